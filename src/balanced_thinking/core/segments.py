@@ -1,0 +1,223 @@
+"""Where the segments of a response are, in characters and in tokens.
+
+A response is a text such as ``<think> ... </think><answer> ... </answer>``. Segments are found in the text, by character
+offsets, and carried over to tokens by the tokenizer's offsets, so that training sees the very ids that the chat template
+gives at inference (no piecewise tokenisation). The rules are ours (docs/method.md):
+
+* a tag belongs to its segment; text between two segments belongs to the one before it; text after the last segment,
+  the end-of-turn token included, belongs to the last; text before the first segment belongs to none;
+* between an opening tag and its first closing tag, other tags are plain text;
+* a token that straddles a boundary belongs to the segment of its first character.
+
+What it leaves out: chat templates and tokenizers (``data.collate``), reading a generated response (``evaluation.answers``).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from balanced_thinking.errors import ConfigError, SegmentError
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentSpec:
+    """Name and tags of one segment; ``close=None`` lets it run to the end of the turn.
+
+    Raises:
+        ConfigError: an empty name or tag, or the same text as opening and closing tag.
+    """
+
+    name: str
+    open: str
+    close: str | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name or not isinstance(self.open, str) or not self.open.strip():
+            raise ConfigError(f"a segment needs a name and an opening tag, got name {self.name!r}, open {self.open!r}")
+        if self.close is not None and (not isinstance(self.close, str) or not self.close.strip()):
+            raise ConfigError(f"segment {self.name!r}: the closing tag must be text or None, not {self.close!r}")
+        if self.open == self.close:
+            raise ConfigError(f"segment {self.name!r}: opening and closing tag are both {self.open!r}")
+
+
+THINK_ANSWER: tuple[SegmentSpec, ...] = (
+    SegmentSpec("think", "<think>", "</think>"),
+    SegmentSpec("answer", "<answer>", "</answer>"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Characters ``start`` (first of the opening tag) to ``end`` (behind the last of the closing tag) of a text."""
+
+    name: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentScan:
+    """What a scan of one response found: its segments in order of appearance, and the first fault, if any."""
+
+    segments: list[Segment]
+    fault: SegmentError | None
+
+
+def check_specs(segments: Sequence[SegmentSpec]) -> tuple[SegmentSpec, ...]:
+    """``segments`` as a tuple.
+
+    Raises:
+        ConfigError: no segment, a name or tag used twice, or a segment without closing tag that is not the last.
+    """
+    specs = tuple(segments)
+    if not specs:
+        raise ConfigError("at least one segment is needed")
+    names = [spec.name for spec in specs]
+    tags = [tag for spec in specs for tag in (spec.open, spec.close) if tag is not None]
+    for what, values in (("name", names), ("tag", tags)):
+        repeated = sorted({value for value in values if values.count(value) > 1})
+        if repeated:
+            raise ConfigError(f"segment {what} {repeated[0]!r} is used twice; every segment needs its own")
+    if any(spec.close is None for spec in specs[:-1]):
+        raise ConfigError("only the last segment may have no closing tag, since it runs to the end of the turn")
+    return specs
+
+
+def find_segments(
+    text: str, segments: Sequence[SegmentSpec] = THINK_ANSWER, required: Sequence[str] | None = None
+) -> list[Segment]:
+    """Segments of a response, which must be well-formed.
+
+    Args:
+        text: The response, from its first character to its last before the end-of-turn token.
+        segments: Names and tags, in the order in which they must stand.
+        required: Names that must occur; None means all. A segment that is not required may be absent, but if it is
+            there it must be closed, unrepeated and in order.
+
+    Returns:
+        One ``Segment`` per segment present, in order of the text, tags included.
+
+    Raises:
+        SegmentError: a required segment is missing, or one is unclosed, repeated, out of order, or (the last) empty.
+        ConfigError: the specs contradict each other, or ``required`` names an unknown segment.
+
+    Example:
+        >>> find_segments("<think>2+2</think><answer>4</answer>")
+        [Segment(name='think', start=0, end=18), Segment(name='answer', start=18, end=36)]
+    """
+    scan = scan_segments(text, segments, required)
+    if scan.fault is not None:
+        raise scan.fault
+    return scan.segments
+
+
+def locate_segments(text: str, segments: Sequence[SegmentSpec] = THINK_ANSWER) -> list[Segment]:
+    """The segments a response has, whatever its faults: each at its first occurrence, an unclosed one to the end."""
+    return scan_segments(text, segments, ()).segments
+
+
+def scan_segments(
+    text: str, segments: Sequence[SegmentSpec] = THINK_ANSWER, required: Sequence[str] | None = None
+) -> SegmentScan:
+    """Segments and first fault of a response; the one scanner behind ``find_segments`` and ``locate_segments``.
+
+    Faults in order of precedence, for the default pair: ``no-think``, ``unclosed-think``, ``no-answer``,
+    ``unclosed-answer``, ``empty-answer``, ``duplicate``, ``order`` (docs/method.md).
+    """
+    specs = check_specs(segments)
+    needed = _required_names(specs, required)
+    elements = _elements(text, specs)
+    first: dict[str, tuple[Segment, bool]] = {}
+    for segment, closed in elements:
+        first.setdefault(segment.name, (segment, closed))
+    fault = _first_fault(text, specs, needed, elements, first)
+    return SegmentScan(sorted((segment for segment, _ in first.values()), key=lambda s: s.start), fault)
+
+
+def segment_of_characters(length: int, found: Sequence[Segment], names: Sequence[str]) -> list[int]:
+    """Segment id of each character: 0 before the first segment, then 1, 2, ... by position in ``names``.
+
+    Text between two segments, and behind the last, takes the id of the segment before it.
+    """
+    ids = [0] * length
+    ordered = sorted(found, key=lambda segment: segment.start)
+    for i, segment in enumerate(ordered):
+        stop = ordered[i + 1].start if i + 1 < len(ordered) else length
+        ids[segment.start : stop] = [names.index(segment.name) + 1] * (stop - segment.start)
+    return ids
+
+
+def token_starts(text: str, offsets: Sequence[tuple[int, int]]) -> list[int]:
+    """First character of each token.
+
+    Byte-level tokenizers may report offsets without a token's leading white space; the gap to the token before is
+    then part of this token, so its first character is where the token before it ended.
+    """
+    starts, end_before = [], 0
+    for start, end in offsets:
+        gap = start > end_before and not text[end_before:start].strip()
+        starts.append(end_before if gap else start)
+        end_before = max(end_before, end)
+    return starts
+
+
+def _required_names(specs: tuple[SegmentSpec, ...], required: Sequence[str] | None) -> tuple[str, ...]:
+    names = tuple(spec.name for spec in specs)
+    if required is None:
+        return names
+    unknown = [name for name in required if name not in names]
+    if unknown:
+        raise ConfigError(f"required segment {unknown[0]!r} is not among the segments {', '.join(names)}")
+    return tuple(required)
+
+
+def _elements(text: str, specs: tuple[SegmentSpec, ...]) -> list[tuple[Segment, bool]]:
+    """All elements in order, outside each other: (segment, closed?). Inside an element other tags are plain text."""
+    found: list[tuple[Segment, bool]] = []
+    position = 0
+    while True:
+        nexts = [(at, spec) for spec in specs if (at := text.find(spec.open, position)) >= 0]
+        if not nexts:
+            return found
+        start, spec = min(nexts, key=lambda pair: (pair[0], -len(pair[1].open)))
+        if spec.close is None:
+            return [*found, (Segment(spec.name, start, len(text)), True)]
+        close = text.find(spec.close, start + len(spec.open))
+        if close < 0:
+            found.append((Segment(spec.name, start, len(text)), False))
+            # What follows an unclosed tag is still looked through, so that a present answer is not called missing.
+            position = start + len(spec.open)
+        else:
+            found.append((Segment(spec.name, start, close + len(spec.close)), True))
+            position = close + len(spec.close)
+
+
+def _first_fault(
+    text: str,
+    specs: tuple[SegmentSpec, ...],
+    needed: tuple[str, ...],
+    elements: list[tuple[Segment, bool]],
+    first: dict[str, tuple[Segment, bool]],
+) -> SegmentError | None:
+    for spec in specs:
+        if spec.name not in first:
+            if spec.name in needed:
+                return _fault(f"no-{spec.name}", f"the response has no {spec.open}", "add the segment, or leave the row out")
+            continue
+        segment, closed = first[spec.name]
+        if not closed:
+            return _fault(f"unclosed-{spec.name}", f"{spec.open} is never closed by {spec.close}", "close it")
+        inner_end = segment.end - len(spec.close or "")
+        if spec is specs[-1] and not text[segment.start + len(spec.open) : inner_end].strip():
+            return _fault(f"empty-{spec.name}", f"{spec.open} holds nothing", "give the answer, or leave the row out")
+    names = [segment.name for segment, _ in elements]
+    for spec in specs:
+        if names.count(spec.name) > 1:
+            return _fault("duplicate", f"{spec.open} occurs {names.count(spec.name)} times", "keep one")
+    order = [spec.name for spec in specs if spec.name in first]
+    if names != order:
+        return _fault("order", f"segments stand in the order {', '.join(names)}", f"put them as {', '.join(order)}")
+    return None
+
+
+def _fault(kind: str, message: str, remedy: str) -> SegmentError:
+    return SegmentError(message, kind=kind, remedy=remedy)

@@ -1,0 +1,164 @@
+"""What a run folder says of itself, and files that are never half-written.
+
+What it leaves out: torch (the device string is passed in), checkpoints (``models.checkpoints``).
+"""
+
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from balanced_thinking.errors import DataError
+
+PACKAGES = ("balanced-thinking", "torch", "torchvision", "transformers", "trl", "accelerate", "datasets", "peft", "numpy")
+
+
+def cache_dir() -> Path:
+    """Folder for what is built once: ``$BALANCED_THINKING_CACHE``, else ``~/.cache/balanced-thinking``."""
+    return Path(os.environ.get("BALANCED_THINKING_CACHE") or Path.home() / ".cache" / "balanced-thinking").expanduser()
+
+
+def content_hash(value: Any, *, length: int = 16) -> str:
+    """Hexadecimal SHA-256 of a JSON value; the same for the same content, whatever the key order."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def build_once(folder: Path, build: Callable[[Path], None]) -> Path:
+    """``folder``, made by ``build(temporary folder)`` if it is not there yet.
+
+    The folder appears whole or not at all: it is built beside its place and renamed. Of two processes that build at
+    once the first to finish wins, and what a killed build left behind is removed after a day.
+    """
+    folder = Path(folder)
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _remove_stale(folder)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.building-", dir=folder.parent))
+    try:
+        build(temporary)
+        temporary.chmod(0o755)
+        try:
+            temporary.rename(folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def _remove_stale(folder: Path, *, seconds: float = 86400.0) -> None:
+    for left in folder.parent.glob(f".{folder.name}.building-*"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > seconds:
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` so that a reader sees the old file or the new one, never a part."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """``value`` as indented JSON, written as ``write_text`` does."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def append_jsonl(path: Path, row: dict[str, Any]) -> None:
+    """Append one line, flushed to the system before returning."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """All rows; a last line torn by a kill (no line end, or not JSON) is left out.
+
+    Raises:
+        DataError: a line before the last is not JSON.
+    """
+    path = Path(path)
+    if not path.exists():
+        return []
+    lines = path.read_bytes().split(b"\n")
+    rows = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            if number == len(lines) or not any(rest.strip() for rest in lines[number:]):
+                break
+            raise DataError(
+                "not a line of JSON", file=path, record=f"line {number}", remedy="delete the line or the file"
+            ) from error
+    return rows
+
+
+def package_versions() -> dict[str, str | None]:
+    """Version of each package that can change a result; None where it is not installed."""
+    versions: dict[str, str | None] = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = None
+    return versions
+
+
+def source_commit() -> str | None:
+    """Commit of this package's own checkout (with ``+changes`` if modified), or None when it is installed otherwise."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    try:
+        commit = subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--dirty=+changes", "--abbrev=12"],
+            capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit.stdout.strip() or None
+
+
+def run_info(config: dict[str, Any], *, device: str | None = None, seed: int | None = None) -> dict[str, Any]:
+    """What ``run.json`` holds: resolved configuration, versions, commit, seed, device, threads, start time."""
+    return {
+        "config": config,
+        "seed": seed,
+        "device": device,
+        "threads": int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": package_versions(),
+        "commit": source_commit(),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
