@@ -74,8 +74,8 @@ class SegmentSchedule:
         for side, values in (("start", start), ("end", end)):
             if not any(values.values()) and not (side == "end" and self.shape == "constant"):
                 raise ConfigError(f"schedule {side} gives every segment the weight 0; nothing would be trained there")
-        object.__setattr__(self, "start", MappingProxyType(start))
-        object.__setattr__(self, "end", MappingProxyType({name: end[name] for name in start}))
+        object.__setattr__(self, "start", start)
+        object.__setattr__(self, "end", {name: end[name] for name in start})
 
     @classmethod
     def preset(cls, name: str, *, shape: str = "cosine") -> "SegmentSchedule":

@@ -1,0 +1,62 @@
+"""Which device and which precision a run uses when the user does not say.
+
+bf16 autocast pays on accelerators and on CPUs with bf16 instructions; on other CPUs it is emulated and far slower, so a
+short probe decides there. What it leaves out: placement of large models over several devices (accelerate's work).
+"""
+
+import contextlib
+import functools
+import os
+import time
+
+import torch
+
+
+def default_device() -> torch.device:
+    """The current accelerator if there is one, else the CPU; ``BALANCED_THINKING_DEVICE`` overrides."""
+    wanted = os.environ.get("BALANCED_THINKING_DEVICE")
+    if wanted:
+        return torch.device(wanted)
+    if torch.accelerator.is_available():
+        return torch.accelerator.current_accelerator() or torch.device("cpu")
+    return torch.device("cpu")
+
+
+def bf16_pays(device: torch.device | None = None) -> bool:
+    """Whether bf16 autocast is supported and quicker than fp32 on ``device`` (default: ``default_device()``).
+
+    ``BALANCED_THINKING_BF16=0`` or ``1`` overrides, so that a run can be repeated exactly on another machine.
+    """
+    device = device or default_device()
+    forced = os.environ.get("BALANCED_THINKING_BF16")
+    if forced in ("0", "1"):
+        return forced == "1"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    if device.type == "cpu":
+        return cpu_bf16_pays()
+    return device.type == "xpu"
+
+
+@functools.cache
+def cpu_bf16_pays() -> bool:
+    """Whether a bf16 matrix product beats the fp32 one on this CPU by a fifth or more (a probe of some 20 ms)."""
+    times = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        left, right = torch.ones(512, 256, dtype=dtype), torch.ones(256, 512, dtype=dtype)
+        left @ right
+        rounds = []
+        for _ in range(3):
+            start = time.perf_counter()
+            for _ in range(4):
+                left @ right
+            rounds.append(time.perf_counter() - start)
+        times[dtype] = min(rounds)
+    return times[torch.bfloat16] < 0.8 * times[torch.float32]
+
+
+def autocast(device: torch.device) -> contextlib.AbstractContextManager:
+    """bf16 autocast where ``bf16_pays``, else nothing."""
+    if bf16_pays(device):
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return contextlib.nullcontext()

@@ -1,0 +1,163 @@
+"""A folder or hub id becomes a model, and a model becomes one that scores weighted rows.
+
+``add_weighted_head`` gives a transformers model one extra way to be called: instead of logits it returns the weighted
+loss and the nll of each position. It lives inside the model's forward, so that the hooks of DDP, FSDP and DeepSpeed
+run; the head is looked up on each call, since these wrappers replace it. What it leaves out: the weights themselves
+(``core.schedule``, ``training.sft``) and loading from a checkpoint (``models.checkpoints``).
+"""
+
+import functools
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from balanced_thinking.core.loss import token_weights, weighted_linear_cross_entropy
+from balanced_thinking.errors import CheckpointError, ConfigError
+from balanced_thinking.models.devices import default_device
+
+
+class Targets(NamedTuple):
+    """What a weighted forward scores: labels and segments already shifted, and how they are weighted.
+
+    Weights travel as plain numbers, not as a float tensor, which FSDP and DeepSpeed would cast to bf16.
+
+    Attributes:
+        labels: Token that each position must predict; -100 where nothing is trained.
+        segment_ids: Segment of that token; 0 = outside every segment.
+        weights: Weight of each segment, or None for one weight on every trained token (``token_mean``, evaluation).
+        count: Denominator: responses of the whole step, or trained tokens of the whole step when ``weights`` is None.
+        segment_counts: Tokens of each segment in the whole step, for pooled means; None for means per response.
+    """
+
+    labels: Int[Tensor, "batch seq"]
+    segment_ids: Int[Tensor, "batch seq"]
+    weights: Mapping[str, float] | None
+    count: int
+    segment_counts: Mapping[str, int] | None = None
+
+    def token_weights(self) -> Float[Tensor, "batch seq"]:
+        """Weight of each position's nll in the loss."""
+        if self.weights is None:
+            return (self.labels != -100).to(torch.float32) / max(self.count, 1)
+        return token_weights(
+            self.segment_ids, self.weights, sequence_count=max(self.count, 1), segment_counts=self.segment_counts
+        )
+
+
+class WeightedOutput(NamedTuple):
+    """Loss (scalar, differentiable, fp32) and nll of each position (detached, fp32, 0 where the weight is 0)."""
+
+    loss: Float[Tensor, ""]
+    nll: Float[Tensor, "batch seq"]
+
+
+def load_model(
+    name: str | Path, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None, **kwargs: Any
+) -> tuple[nn.Module, Any]:
+    """Model and processor of a folder or hub id, in evaluation mode on ``device`` (default: ``default_device()``).
+
+    Raises:
+        CheckpointError: the folder lacks a file, weights miss keys, or the hub id cannot be had.
+    """
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    path = Path(name)
+    if path.exists() and not (path / "config.json").is_file():
+        raise CheckpointError(f"{path} is not a model folder: it has no config.json; give a folder that training wrote")
+    try:
+        processor = AutoProcessor.from_pretrained(str(name))
+        model, info = AutoModelForImageTextToText.from_pretrained(
+            str(name), dtype=dtype or torch.float32, output_loading_info=True, **kwargs
+        )
+    except (OSError, ValueError, KeyError) as error:
+        first = str(error).strip().split("\n")[0]
+        raise CheckpointError(f"cannot load the model {name}: {first}; give a model folder or a hub id") from error
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise CheckpointError(
+            f"{name}: the weights lack {len(missing)} tensors of the model ({', '.join(missing[:3])}, ...); "
+            "the folder is incomplete or of another architecture"
+        )
+    return model.eval().to(device or default_device()), processor
+
+
+def add_weighted_head(model: nn.Module) -> None:
+    """Let ``model(..., targets=Targets(...))`` return a ``WeightedOutput`` instead of logits.
+
+    Other calls are passed on unchanged, so generation and TRL's own head keep working. Call it on the base model
+    (under PEFT on ``get_base_model()``), before accelerate wraps it.
+
+    Raises:
+        ConfigError: an adapter sits on the head, whose weight would be used without it.
+    """
+    head = model.get_output_embeddings()
+    if head is None:
+        raise ConfigError(f"{type(model).__name__} has no language-model head, so it cannot be trained on responses")
+    if hasattr(head, "base_layer"):
+        raise ConfigError("adapters on the language-model head are not supported; take lm_head out of target_modules")
+    original = model.forward
+    softcap, scale = logit_transform(model.config)
+
+    # Keep the original signature: generate() and the Trainer inspect it.
+    @functools.wraps(type(model).forward)
+    def forward(self: Any, *args: Any, targets: Targets | None = None, **kwargs: Any) -> Any:
+        if targets is None:
+            return original(*args, **kwargs)
+        kwargs["use_cache"] = False
+        hidden = self.base_model(*args, **kwargs).last_hidden_state
+        return _score(self.get_output_embeddings(), hidden, targets, softcap=softcap, scale=scale)
+
+    model.forward = types.MethodType(forward, model)
+
+
+def _score(
+    head: nn.Module, hidden: Tensor, targets: Targets, *, softcap: float | None, scale: float
+) -> WeightedOutput:
+    weight, bias = head.weight, getattr(head, "bias", None)
+    targets = targets._replace(
+        labels=targets.labels.to(weight.device), segment_ids=targets.segment_ids.to(weight.device)
+    )
+    hidden = hidden.to(weight.device)
+    with _gathered(weight, bias):
+        loss, nll = weighted_linear_cross_entropy(
+            hidden.reshape(-1, hidden.size(-1)),
+            weight,
+            targets.labels.reshape(-1),
+            targets.token_weights().reshape(-1),
+            bias=bias,
+            softcap=softcap,
+            scale=scale,
+        )
+    return WeightedOutput(loss, nll.view(targets.labels.shape))
+
+
+def _gathered(weight: Tensor, bias: Tensor | None) -> Any:
+    """ZeRO-3 keeps parameters partitioned outside their module's forward; anything else needs nothing."""
+    import contextlib
+
+    if not hasattr(weight, "ds_id"):
+        return contextlib.nullcontext()
+    import deepspeed
+
+    return deepspeed.zero.GatheredParameters([p for p in (weight, bias) if p is not None])
+
+
+def logit_transform(config: Any) -> tuple[float | None, float]:
+    """(softcap, scale) of the model's head: logits = softcap * tanh(scale * hidden @ head.T / softcap).
+
+    Names as transformers' configurations have them: ``final_logit_softcapping`` (Gemma 2), ``logit_scale`` (Cohere),
+    ``lm_head_multiplier`` (Falcon-H1), ``logits_scaling`` (Granite divides by it).
+    """
+    text = config.get_text_config()
+    softcap = getattr(text, "final_logit_softcapping", None)
+    for name in ("logit_scale", "lm_head_multiplier"):
+        value = getattr(text, name, None)
+        if value is not None:
+            return softcap, float(value)
+    divisor = getattr(text, "logits_scaling", None)
+    return softcap, 1.0 if divisor is None else 1.0 / float(divisor)
