@@ -1,0 +1,267 @@
+"""One parser for responses and one rule for equal answers, shared by rewards, evaluation and data checks.
+
+Kinds of malformed responses, the answer that is taken from a response, and the matching of choices, numbers and texts
+are ours (docs/method.md). Tags are matched exactly: ``<Think>`` is plain text.
+
+What it leaves out: counting tokens (``evaluation.generation``), rates over many responses (``evaluation.metrics``),
+judging by a model or by mathematical equivalence. Pure standard library.
+"""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+
+from balanced_thinking.core.segments import THINK_ANSWER, scan_segments
+from balanced_thinking.errors import EvaluationError
+
+MALFORMED_KINDS = (
+    "no-think",
+    "unclosed-think",
+    "no-answer",
+    "unclosed-answer",
+    "empty-answer",
+    "duplicate",
+    "order",
+)  # fmt: skip
+ANSWER_KINDS = ("choice", "number", "text")
+
+_THINK, _ANSWER = THINK_ANSWER
+_TAGS = ("<think>", "</think>", "<answer>", "</answer>")
+_LEAD = re.compile(r"\s*(?:\*\*)?\s*(?:final\s+)?answer\s*:(?:\s*\*\*)?", re.IGNORECASE)
+# A lone letter ("B", "(b)", "B.") and a letter before a text ("B. a dog", "(B) a dog"); never "A dog", an article.
+_LONE_LETTER = re.compile(r"[(\[{<]?\s*([A-Za-z])\s*[)\]}>]?\s*[.:]?")
+_LETTER_FIRST = re.compile(r"(?:[(\[{<]\s*([A-Za-z])\s*[)\]}>]|([A-Za-z])\s*[.:)\]}>])")
+_NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,3})?")
+_MINUS = dict.fromkeys(map(ord, "\u2212\u2010\u2011\u2012\u2013\uff0d\ufe63"), "-")
+_ARTICLES = ("a ", "an ", "the ")
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedResponse:
+    """What stands in a response.
+
+    Attributes:
+        think: Text inside the think tags, None if there is no ``<think>``; if it is unclosed, up to ``<answer>``.
+        answer: The answer to score, without a leading "Final Answer:"; None if there is none, "" if it is empty.
+        malformed: None for a well-formed response, else the first kind of ``MALFORMED_KINDS`` that applies.
+    """
+
+    think: str | None
+    answer: str | None
+    malformed: str | None
+
+
+def parse_response(text: str, prefix: str = "") -> ParsedResponse:
+    """Reads think and answer out of a response, however malformed, and names its fault.
+
+    The answer is searched after the first ``</think>``, or in the whole text if there is none: the first closed answer
+    element; if it is unclosed, the rest after its tag; if the response has no tag at all, the whole text; else None.
+    A leading "Final Answer:" or "Answer:" is removed. Between ``<think>`` and the first ``</think>`` other tags are
+    plain text.
+
+    Args:
+        text: The response without its end-of-turn token.
+        prefix: What the chat template already wrote of the response, such as ``<think>``.
+
+    Returns:
+        A ``ParsedResponse``; any string is accepted.
+
+    Example:
+        >>> parse_response("<think>two dogs</think><answer> Final Answer: B </answer>")
+        ParsedResponse(think='two dogs', answer='B', malformed=None)
+    """
+    whole = prefix + text
+    spans = inner_spans(whole)
+    think = whole[slice(*spans["think"])].strip() if "think" in spans else None
+    if "answer" in spans:
+        answer: str | None = _without_lead(whole[slice(*spans["answer"])])
+    else:
+        answer = None if any(tag in whole for tag in _TAGS) else _without_lead(whole)
+    return ParsedResponse(think, answer, _malformed_kind(whole))
+
+
+def inner_spans(text: str) -> dict[str, tuple[int, int]]:
+    """Characters inside the tags, as ``{"think": (start, end), "answer": (start, end)}``; absent ones are left out.
+
+    The same elements as ``parse_response`` reads, so that lengths are counted on what is scored.
+    """
+    spans = {}
+    closing = text.find(_TAGS[1])
+    answer = text.find(_ANSWER.open, closing + len(_TAGS[1]) if closing >= 0 else 0)
+    opening = text.find(_THINK.open)
+    if opening >= 0:
+        start = opening + len(_THINK.open)
+        close = text.find(_TAGS[1], start)
+        spans["think"] = (start, _first_of(close, answer if answer >= start else -1, len(text)))
+    if answer >= 0:
+        start = answer + len(_ANSWER.open)
+        spans["answer"] = (start, _first_of(text.find(_TAGS[3], start), len(text)))
+    return spans
+
+
+def answers_match(prediction: str | None, reference: str, *, kind: str, choices: Sequence[str] | None = None) -> bool:
+    """Whether a predicted answer equals the reference, by the rule of its kind.
+
+    * ``choice``: a lone letter, brackets, "." or ":" after it and case ignored ("(B)", "B. a dog", "b"); else the text
+      of a choice, compared as ``text``. A letter beyond the given choices is no letter.
+    * ``number``: commas, %, currency signs and a final dot removed, Unicode minus read as minus, English words from
+      zero to one hundred; compared as decimals ("21.0", "21", "twenty-one").
+    * ``text``: NFKC, case folded, outer punctuation, a leading article and repeated spaces removed; equality.
+
+    Args:
+        prediction: Any text; None or an empty one is wrong. Never raises, whatever it holds.
+        reference: The right answer; for ``choice`` the letter (or the text of one choice).
+        kind: ``choice``, ``number`` or ``text``.
+        choices: Texts of the choices, in order of their letters.
+
+    Raises:
+        EvaluationError: unknown ``kind``, or a reference that cannot be of this kind (see ``check_reference``).
+    """
+    check_reference(reference, kind=kind, choices=choices)
+    if prediction is None or not _trim(prediction):
+        return False
+    if kind == "choice":
+        return _same_choice(prediction, reference, choices)
+    if kind == "number":
+        value = parse_number(prediction)
+        return value is not None and value == parse_number(reference)
+    return _same_text(prediction, reference)
+
+
+def check_reference(reference: str, *, kind: str, choices: Sequence[str] | None = None) -> None:
+    """Refuses a reference that no prediction could match.
+
+    Raises:
+        EvaluationError: unknown ``kind``; an empty reference; a choice that is neither a letter within the choices nor
+            the text of one; a number that is not a number.
+    """
+    if kind not in ANSWER_KINDS:
+        raise EvaluationError(f"unknown answer kind {kind!r}; use one of {', '.join(ANSWER_KINDS)}")
+    if not _trim(reference):
+        raise EvaluationError("the reference answer is empty; give every question an answer")
+    if kind == "number" and parse_number(reference) is None:
+        raise EvaluationError(f"the reference answer {reference!r} is not a number; use kind 'text' for it")
+    if kind == "choice" and _choice_index(reference, choices) is None:
+        listed = f"one of the {len(choices)} choices" if choices else "a letter"
+        raise EvaluationError(f"the reference answer {reference!r} is not {listed}; give the letter of a choice")
+
+
+def parse_number(text: str) -> Decimal | None:
+    """The decimal that a text spells, by the ``number`` rule of ``answers_match``; None if it spells none."""
+    kept = "".join(c for c in text.translate(_MINUS) if c not in ",，%％" and unicodedata.category(c) != "Sc")
+    kept = _trim(kept)
+    kept = _trim(kept[:-1]) if kept.endswith(".") else kept
+    if _NUMBER.fullmatch(kept):
+        try:
+            return Decimal(kept)
+        except InvalidOperation:  # a digit of a script that Decimal does not know
+            return None
+    return _NUMBER_WORDS.get(" ".join(kept.casefold().replace("-", " ").split()))
+
+
+def normalise_text(text: str) -> str:
+    """A text as the ``text`` rule of ``answers_match`` compares it; one of punctuation only is kept as it is."""
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    spaced = " ".join(folded.split())
+    bare = _strip_outer(spaced)
+    for article in _ARTICLES:
+        if bare.startswith(article):
+            bare = _strip_outer(bare.removeprefix(article)) or bare
+            break
+    return bare or _trim(spaced)
+
+
+def _same_choice(prediction: str, reference: str, choices: Sequence[str] | None) -> bool:
+    right = _choice_index(reference, choices)
+    if right is None or _choice_index(prediction, choices) == right:
+        return right is not None
+    # Two choices may share one text: then the text of the right one counts, wherever it was found first.
+    return bool(choices) and not _lone_letter(prediction) and _same_text(prediction, choices[right])  # type: ignore[index]
+
+
+def _choice_index(text: str, choices: Sequence[str] | None) -> int | None:
+    """A lone letter, else the text of a choice (so that "A.I." may be one), else a letter in front of a text."""
+    normal = _trim(unicodedata.normalize("NFKC", text))
+    lone = _lone_letter(normal)
+    if lone and (choices is None or _letter_index(lone) < len(choices)):
+        return _letter_index(lone)
+    same = (i for i, choice in enumerate(choices or ()) if normalise_text(choice) == normalise_text(normal))
+    if (found := next(same, None)) is not None:
+        return found
+    match = _LETTER_FIRST.match(normal)
+    index = _letter_index(match[1] or match[2]) if match else None
+    return index if index is not None and (choices is None or index < len(choices)) else None
+
+
+def _same_text(one: str, other: str) -> bool:
+    return normalise_text(one) == normalise_text(other)
+
+
+def _lone_letter(text: str) -> str | None:
+    match = _LONE_LETTER.fullmatch(_trim(unicodedata.normalize("NFKC", text)))
+    return match[1] if match else None
+
+
+def _letter_index(letter: str) -> int:
+    return ord(letter.upper()) - ord("A")
+
+
+def _malformed_kind(text: str) -> str | None:
+    fault = scan_segments(text, THINK_ANSWER).fault
+    kind = fault.kind if fault is not None else None
+    if kind not in (None, "duplicate", "order"):
+        return kind
+    spans = inner_spans(text)
+    if "answer" in spans and not _without_lead(text[slice(*spans["answer"])]):
+        return "empty-answer"
+    return "duplicate" if kind == "duplicate" or _repeats_a_tag(text) else kind
+
+
+def _repeats_a_tag(text: str) -> bool:
+    """A second tag of a sort outside the first closed think, such as a stray ``</answer>`` or a nested ``<answer>``."""
+    start = text.find(_THINK.open)
+    end = text.find(_TAGS[1], start)
+    outside = text[:start] + text[end + len(_TAGS[1]) :]
+    return any(outside.count(tag) > (tag in _TAGS[2:]) for tag in _TAGS)
+
+
+def _without_lead(text: str) -> str:
+    match = _LEAD.match(text)
+    return (text[match.end() :] if match else text).strip()
+
+
+def _first_of(*positions: int) -> int:
+    return min(position for position in positions if position >= 0)
+
+
+def _trim(text: str) -> str:
+    """Without outer white space, control and invisible format characters (zero-width space, byte-order mark)."""
+    return _strip_categories(text, ("Z", "Cc", "Cf"))
+
+
+def _strip_outer(text: str) -> str:
+    return _strip_categories(text, ("P", "Z", "Cc", "Cf"))
+
+
+def _strip_categories(text: str, categories: tuple[str, ...]) -> str:
+    start, end = 0, len(text)
+    while start < end and unicodedata.category(text[start]).startswith(categories):
+        start += 1
+    while end > start and unicodedata.category(text[end - 1]).startswith(categories):
+        end -= 1
+    return text[start:end]
+
+
+def _number_words() -> dict[str, Decimal]:
+    ones = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
+    words = [*ones.split(), "seventeen", "eighteen", "nineteen"]
+    table = {word: Decimal(value) for value, word in enumerate(words)}
+    for ten, name in enumerate(("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"), start=2):
+        table[name] = Decimal(10 * ten)
+        table.update({f"{name} {words[one]}": Decimal(10 * ten + one) for one in range(1, 10)})
+    return table | {"one hundred": Decimal(100), "a hundred": Decimal(100), "hundred": Decimal(100)}
+
+
+_NUMBER_WORDS = _number_words()

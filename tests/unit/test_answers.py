@@ -1,0 +1,360 @@
+"""The parser and the matching rules of docs/method.md, case by case."""
+
+import random
+from decimal import Decimal
+
+import pytest
+
+from balanced_thinking.errors import EvaluationError
+from balanced_thinking.evaluation.answers import (
+    MALFORMED_KINDS,
+    ParsedResponse,
+    answers_match,
+    check_reference,
+    inner_spans,
+    normalise_text,
+    parse_number,
+    parse_response,
+)
+
+# (response, think, answer, malformed)
+RESPONSES = [
+    ("<think>t</think><answer>B</answer>", "t", "B", None),
+    ("<think> t </think> <answer> Final Answer:B </answer>", "t", "B", None),
+    ("<think>t</think>\n<answer>final answer: 7 dogs</answer>\n", "t", "7 dogs", None),
+    ("<think>t</think><answer>Answer: Answer: B</answer>", "t", "Answer: B", None),
+    ("<think>t</think><answer>**Final Answer:** B</answer>", "t", "B", None),
+    ("<think>t</think><answer>The answer: B</answer>", "t", "The answer: B", None),
+    ("<think></think><answer>B</answer>", "", "B", None),
+    ("hm <think>t</think> so <answer>B</answer> done", "t", "B", None),
+    ("<think>a <answer>C</answer> no</think><answer>B</answer>", "a <answer>C</answer> no", "B", None),
+    ("<think>a <think> b</think><answer>B</answer>", "a <think> b", "B", None),
+    ("<think>a <answer> b</think><answer>B</answer>", "a <answer> b", "B", None),
+    ("<think>t</think><answer>line 1\nline 2</answer>", "t", "line 1\nline 2", None),
+    # no-think
+    ("B", None, "B", "no-think"),
+    ("  Final Answer: B\n", None, "B", "no-think"),
+    ("", None, "", "no-think"),
+    ("<answer>B</answer>", None, "B", "no-think"),
+    ("<answer>B", None, "B", "no-think"),
+    ("<answer></answer>", None, "", "no-think"),
+    ("t</think><answer>B</answer>", None, "B", "no-think"),
+    ("<answer>C</answer></think><answer>B</answer>", None, "B", "no-think"),
+    ("B</answer>", None, None, "no-think"),
+    ("</think>", None, None, "no-think"),
+    ("<Think>t</Think><Answer>B</Answer>", None, "<Think>t</Think><Answer>B</Answer>", "no-think"),
+    ("< think>t</think >", None, "< think>t</think >", "no-think"),
+    # unclosed-think
+    ("<think>t", "t", None, "unclosed-think"),
+    ("<think>", "", None, "unclosed-think"),
+    ("<think>t<answer>B</answer>", "t", "B", "unclosed-think"),
+    ("<think>t<answer>B", "t", "B", "unclosed-think"),
+    ("<answer>B</answer><think>t", "t", "B", "unclosed-think"),
+    ("<think>t</thin", "t</thin", None, "unclosed-think"),
+    # no-answer
+    ("<think>t</think>", "t", None, "no-answer"),
+    ("<think>t</think> B", "t", None, "no-answer"),
+    ("<think>t <answer>B</answer></think>", "t <answer>B</answer>", None, "no-answer"),
+    ("<think>t</think>B</answer>", "t", None, "no-answer"),
+    # unclosed-answer
+    ("<think>t</think><answer>B", "t", "B", "unclosed-answer"),
+    ("<think>t</think><answer>", "t", "", "unclosed-answer"),
+    ("<think>t</think><answer> Final Answer: B is", "t", "B is", "unclosed-answer"),
+    # empty-answer
+    ("<think>t</think><answer></answer>", "t", "", "empty-answer"),
+    ("<think>t</think><answer> \n </answer>", "t", "", "empty-answer"),
+    ("<think>t</think><answer>Final Answer:</answer>", "t", "", "empty-answer"),
+    ("<think>t</think><answer></answer><answer>B</answer>", "t", "", "empty-answer"),
+    # duplicate
+    ("<think>t</think><answer>B</answer><answer>C</answer>", "t", "B", "duplicate"),
+    ("<think>t</think><think>u</think><answer>B</answer>", "t", "B", "duplicate"),
+    ("<answer>C</answer><think>t</think><answer>B</answer>", "t", "B", "duplicate"),
+    ("<think>t</think><answer>B</answer><answer>", "t", "B", "duplicate"),
+    ("<think>t</think><answer>B</answer></answer>", "t", "B", "duplicate"),
+    ("<think>t</think></think><answer>B</answer>", "t", "B", "duplicate"),
+    ("<think>t</think><answer>B<answer>B</answer>", "t", "B<answer>B", "duplicate"),
+    ("<think>t</think><answer>B</answer><think>u</think>", "t", "B", "duplicate"),
+    # order
+    ("<answer>B</answer><think>t</think>", "t", None, "order"),
+    ("so <answer>B</answer> since <think>t</think> ends", "t", None, "order"),
+]
+
+
+@pytest.mark.parametrize(("text", "think", "answer", "malformed"), RESPONSES)
+def test_response_is_read(text, think, answer, malformed):
+    assert parse_response(text) == ParsedResponse(think, answer, malformed)
+
+
+def test_every_kind_is_covered():
+    assert {row[3] for row in RESPONSES} - {None} == set(MALFORMED_KINDS)
+
+
+@pytest.mark.parametrize(
+    ("text", "prefix", "expected"),
+    [
+        ("t</think><answer>B</answer>", "<think>\n", ParsedResponse("t", "B", None)),
+        ("<think>t</think><answer>B</answer>", "<think>\n", ParsedResponse("<think>t", "B", None)),
+        ("<answer>B</answer>", "<think>\n\n</think>\n\n", ParsedResponse("", "B", None)),
+        ("never closed", "<think>", ParsedResponse("never closed", None, "unclosed-think")),
+        ("B", "Answer: ", ParsedResponse(None, "B", "no-think")),
+    ],
+)
+def test_prefix_of_the_template_counts_as_written(text, prefix, expected):
+    assert parse_response(text, prefix) == expected
+
+
+def test_spans_hold_what_is_inside_the_tags():
+    text = "<think>ab</think><answer>c</answer>"
+    assert {name: text[start:end] for name, (start, end) in inner_spans(text).items()} == {"think": "ab", "answer": "c"}
+    assert inner_spans("nothing") == {}
+
+
+def test_parser_takes_any_string_and_agrees_with_itself():
+    dice = random.Random(0)
+    pieces = [
+        "<think>",
+        "</think>",
+        "<answer>",
+        "</answer>",
+        "B",
+        " ",
+        "\n",
+        "Final Answer:",
+        "\ud800",
+        "\x00",
+        "é",
+        "<",
+    ]
+    for _ in range(3000):
+        text = "".join(dice.choice(pieces) for _ in range(dice.randrange(9)))
+        parsed = parse_response(text)
+        assert parsed.malformed is None or parsed.malformed in MALFORMED_KINDS
+        if parsed.malformed is None:
+            assert parsed.think is not None
+            assert parsed.answer
+        for start, end in inner_spans(text).values():
+            assert 0 <= start <= end <= len(text)
+
+
+CHOICES = ("a dog", "a cat", "The Eiffel Tower", "3")
+# (prediction, reference letter, expected)
+CHOICE_CASES = [
+    *[
+        (form, "B", True)
+        for form in ("B", "b", "(B)", "[b]", "{B}", "B.", "B:", "B)", " B \n", "( B )", "（Ｂ）", "B .")
+    ],
+    *[(form, "B", True) for form in ("B. a dog", "B: a dog", "(B) a dog", "B) x", "B.a dog", "a cat", "A Cat.", "cat")],
+    *[(form, "B", False) for form in ("A", "BC", "B dog", "B or C", "the answer is B", "AB", "1", "β", "В")],
+    *[(form, "A", True) for form in ("a dog", "dog", "the dog", "A DOG!", "a", "A. a cat")],
+    ("A dog", "A", True),
+    ("A cat", "A", False),
+    ("A bird", "A", False),
+    ("eiffel  tower", "C", True),
+    ("«The Eiffel Tower»", "C", True),
+    ("3", "D", True),
+    ("three", "D", False),
+    ("E", "A", False),
+    ("(E)", "D", False),
+    ("", "A", False),
+    (" \u200b\ufeff ", "A", False),
+    (None, "A", False),
+    (".", "A", False),
+    ("()", "A", False),
+]
+
+
+@pytest.mark.parametrize(("prediction", "reference", "expected"), CHOICE_CASES)
+def test_choice(prediction, reference, expected):
+    assert answers_match(prediction, reference, kind="choice", choices=CHOICES) is expected
+
+
+@pytest.mark.parametrize(
+    ("prediction", "reference", "choices", "expected"),
+    [
+        ("(c)", "C", None, True),
+        ("dog", "C", None, False),
+        ("Z", "Z", None, True),
+        ("B", "(b)", None, True),
+        ("E. coli", "B", ("x", "E. coli", "y", "z", "w"), True),  # a choice's text wins over a letter in front of it
+        ("A.I.", "B", ("human", "A.I."), True),
+        ("b", "A", ("b", "a"), False),  # a lone letter is a letter, even where a choice is one
+        ("b", "B", ("b", "a"), True),
+        ("same", "B", ("same", "same", "other"), True),  # two choices of one text
+        ("same", "A", ("same", "same", "other"), True),
+        ("+", "A", ("+", "-"), True),
+        ("-", "A", ("+", "-"), False),
+        ("?", "B", ("!", "?"), True),
+        ("cat", "a cat", ("a dog", "a cat"), True),  # a reference given as text
+        ("B", "a cat", ("a dog", "a cat"), True),
+    ],
+)
+def test_choice_without_or_with_odd_choices(prediction, reference, choices, expected):
+    assert answers_match(prediction, reference, kind="choice", choices=choices) is expected
+
+
+NUMBERS = [
+    *[
+        (form, "21")
+        for form in ("21", "21.0", "21.", "+21", " 21\n", "2.1e1", "021", "twenty-one", "Twenty One", "21 %")
+    ],
+    *[(form, "21") for form in ("$21", "€ 21", "21€", "₹21.00", "21%", "twenty\u2013one", "TWENTY-ONE.", "２１", "٢١")],
+    *[(form, "1234") for form in ("1,234", "1,234.", "1234.00", "$1,234.0", "1，234")],
+    *[(form, "-5") for form in ("-5", "\u22125", "\u22125.0", "\uff0d5", "\u20135", "-$5", "$-5")],
+    *[(form, "0") for form in ("0", "-0", "zero", "0.000", ".0", "0e5")],
+    *[(form, "100") for form in ("one hundred", "hundred", "a hundred", "1e2", "100.")],
+    (".5", "0.5"),
+    ("0.1", "0.10000"),
+]
+
+
+@pytest.mark.parametrize(("prediction", "reference"), NUMBERS)
+def test_equal_numbers(prediction, reference):
+    assert answers_match(prediction, reference, kind="number")
+    assert answers_match(reference, prediction, kind="number")
+
+
+@pytest.mark.parametrize(
+    ("prediction", "reference"),
+    [
+        ("22", "21"),
+        ("0.1", "0.10000000000000000001"),
+        ("5", "-5"),
+        ("5 apples", "5"),
+        ("there are 5", "5"),
+        ("5²", "52"),
+        ("1_000", "1000"),
+        ("1/2", "0.5"),
+        ("50%", "0.5"),
+        ("nan", "1"),
+        ("inf", "1"),
+        ("Infinity", "1"),
+        ("1e99999", "1"),
+        ("two hundred", "200"),
+        ("hundred one", "101"),
+        ("twentyone", "21"),
+        ("zero-one", "1"),
+        ("1.2.3", "1.23"),
+        ("--5", "5"),
+        ("%", "0"),
+        ("$", "0"),
+        (",", "0"),
+        (".", "0"),
+        ("", "0"),
+        (None, "0"),
+        ("\u4e00", "1"),
+        ("V", "5"),
+        ("0x10", "16"),
+    ],
+)
+def test_unequal_numbers(prediction, reference):
+    assert not answers_match(prediction, reference, kind="number")
+
+
+def test_all_number_words():
+    ones = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+    assert [parse_number(word) for word in ones] == [Decimal(i) for i in range(13)]
+    spelt = {
+        str(parse_number(f"{ten}{mark}{one}")) for ten in ("thirty", "ninety") for one in ones[1:10] for mark in "- "
+    }
+    assert spelt == {str(n) for n in (*range(31, 40), *range(91, 100))}
+    assert parse_number("ninety ten") is None
+
+
+TEXTS = [
+    ("Red", "red"),
+    ("the  red\tdog", "A red dog."),
+    ("“Red!”", "red"),
+    ("ﬁre", "fire"),
+    ("STRASSE", "straße"),
+    ("Café", "cafe\u0301"),
+    ("Ａｂｃ", "abc"),
+    ("red\u00a0dog", "red dog"),
+    ("\ufeffred\u200b", "red"),
+    ("(the dog)", "dog"),
+    ('the "dog"', "dog"),
+    ("¿sí?", "sí"),
+    ("a", "A"),
+    ("...", "..."),
+    ("C++", "c++"),
+    ("赤い", "赤い。"),
+]
+
+
+@pytest.mark.parametrize(("prediction", "reference"), TEXTS)
+def test_equal_texts(prediction, reference):
+    assert answers_match(prediction, reference, kind="text")
+    assert answers_match(reference, prediction, kind="text")
+
+
+@pytest.mark.parametrize(
+    ("prediction", "reference"),
+    [
+        ("red dog", "dog"),
+        ("reddog", "red dog"),
+        ("the the dog", "dog"),
+        ("...", "!!!"),
+        ("", "."),
+        ("   ", "red"),
+        (None, "red"),
+        ("c", "c++"),
+        ("no", "not"),
+        ("theatre", "atre"),
+        ("andy", "dy"),
+    ],
+)
+def test_unequal_texts(prediction, reference):
+    assert not answers_match(prediction, reference, kind="text")
+
+
+@pytest.mark.parametrize("kind", ["choice", "number", "text"])
+def test_no_prediction_raises(kind):
+    reference = {"choice": "A", "number": "7", "text": "dog"}[kind]
+    dice = random.Random(1)
+    odd = [
+        "\ud800",
+        "\x00",
+        "٣",
+        "½",
+        "²",
+        "𝟚",
+        "e",
+        "E",
+        ".",
+        "-",
+        "+",
+        "(",
+        "B",
+        "，",
+        "\u202e",
+        "߀",
+        "🜁",
+        "hundred",
+        " ",
+    ]
+    for _ in range(2000):
+        prediction = "".join(dice.choice(odd) for _ in range(dice.randrange(6)))
+        assert answers_match(prediction, reference, kind=kind, choices=("dog", "cat")) in (True, False)
+    assert not answers_match("9" * 100_000, reference, kind=kind, choices=("dog", "cat"))
+    assert not answers_match("(" * 100_000, reference, kind=kind, choices=("dog", "cat"))
+
+
+@pytest.mark.parametrize(
+    ("reference", "kind", "choices", "told"),
+    [
+        ("A", "letter", None, "choice, number, text"),
+        ("", "text", None, "empty"),
+        ("seven-ish", "number", None, "not a number"),
+        ("E", "choice", ("x", "y"), "2 choices"),
+        ("dog", "choice", None, "not a letter"),
+    ],
+)
+def test_impossible_references_are_refused(reference, kind, choices, told):
+    with pytest.raises(EvaluationError, match=told):
+        check_reference(reference, kind=kind, choices=choices)
+    with pytest.raises(EvaluationError, match=told):
+        answers_match("A", reference, kind=kind, choices=choices)
+
+
+def test_normalised_text_is_stable():
+    for text in ("The “Red”  Dog!", "ﬁre", "...", "a", "An apple"):
+        assert normalise_text(normalise_text(text)) == normalise_text(text)
