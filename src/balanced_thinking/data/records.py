@@ -1,34 +1,83 @@
-"""One example of a reasoning data set, the form into which every format is read.
+"""Data sets in and out: any known format into examples, examples into TRL's prompt/completion form.
 
-What it leaves out: how formats look on disk (``formats/``), how an example becomes a prompt (``prompts``).
+What it leaves out: how each format looks (``formats``), how a question is worded (``prompts``).
 """
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping
+from itertools import islice
+from os import PathLike, fspath
+from typing import TYPE_CHECKING, Any
 
-AnswerKind = Literal["choice", "number", "text"]
+from balanced_thinking.data.example import AnswerKind, Example
+from balanced_thinking.data.prompts import build_completion, build_prompt
+from balanced_thinking.errors import DataError
+
+if TYPE_CHECKING:
+    from datasets import Dataset, Features
+
+__all__ = ["AnswerKind", "Example", "to_dataset", "to_trl_row"]
+_CHUNK = 2_000
 
 
-@dataclass(frozen=True, slots=True)
-class Example:
-    """A question about pictures, its reasoning trace and its answer.
+def to_trl_row(example: Example) -> dict[str, Any]:
+    """An example as a row in TRL's prompt/completion form, with id, source, answer, kind and choices beside it.
 
-    Attributes:
-        id: Unique within its source.
-        source: Data set (and sub-task) it comes from, such as ``icons/count``.
-        images: Pictures in the order in which the question names them: paths, encoded bytes or PIL images.
-        question: The question without image marks and without its choices.
-        choices: The texts to choose from, or None for an open question.
-        think: The reasoning trace without tags, or None.
-        answer: The answer without tags; for ``kind="choice"`` the letter.
-        kind: How answers are compared: ``choice``, ``number`` or ``text``.
+    Pictures are passed on as they are (paths as text); ``load_examples`` reads such rows back.
+
+    Raises:
+        DataError: a trace or answer that would make the response malformed.
     """
+    return {
+        "id": example.id,
+        "source": example.source,
+        "prompt": build_prompt(example),
+        "completion": build_completion(example),
+        "images": [fspath(image) if isinstance(image, PathLike) else image for image in example.images],
+        "answer": example.answer,
+        "kind": example.kind,
+        "choices": None if example.choices is None else list(example.choices),
+    }
 
-    id: str
-    source: str
-    images: tuple[Any, ...]
-    question: str
-    choices: tuple[str, ...] | None
-    think: str | None
-    answer: str
-    kind: AnswerKind
+
+def to_dataset(examples: Iterable[Example]) -> "Dataset":
+    """Examples as a ``datasets.Dataset`` that ``ScaleSFTTrainer`` and TRL's ``SFTTrainer`` take.
+
+    Pictures become a list of ``datasets.Image``: a path stays a path and encoded bytes stay as they are until a row is
+    read, when they are decoded; only PIL images without a file are encoded (PNG).
+
+    Args:
+        examples: Any number of examples, read once.
+
+    Returns:
+        A data set with the columns id, source, prompt, completion, images, answer, kind, choices.
+
+    Raises:
+        DataError: no examples at all, or one whose response would be malformed.
+    """
+    from datasets import Dataset, concatenate_datasets
+
+    rows = (to_trl_row(example) for example in examples)
+    features, parts = _features(), []
+    while chunk := list(islice(rows, _CHUNK)):
+        parts.append(Dataset.from_list(chunk, features=features))
+    if not parts:
+        raise DataError("there are no examples to make a data set of", remedy="give at least one")
+    return concatenate_datasets(parts)
+
+
+def _features() -> "Features":
+    from datasets import Features, Image, List, Value
+
+    text = Value("string")
+    messages = List({"role": text, "content": List({"type": text, "text": text})})
+    columns: Mapping[str, Any] = {
+        "id": text,
+        "source": text,
+        "prompt": messages,
+        "completion": messages,
+        "images": List(Image()),
+        "answer": text,
+        "kind": text,
+        "choices": List(text),
+    }
+    return Features(columns)
