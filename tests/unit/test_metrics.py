@@ -196,7 +196,7 @@ def test_coverage_on_simulated_runs():
     assert 0.01 <= share["t"] <= 0.09  # 0.05 -+ 3 standard errors of 300 trials
     assert 0.01 <= share["one seed"] <= 0.09
     assert share["bootstrap"] <= 0.14  # too narrow with five seeds, hence the second interval
-    assert share["both"] <= 0.07
+    assert share["both"] <= min(0.11, share["bootstrap"])  # near 0.05, not below: both intervals see the same data
 
 
 def misses(interval, true):
