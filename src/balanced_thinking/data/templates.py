@@ -155,5 +155,7 @@ def _squeezed(text: str) -> str:
 
 
 def _parting(text: str, prompt: str) -> str:
-    common = next((i for i, (a, b) in enumerate(zip(text, prompt, strict=False)) if a != b), min(len(text), len(prompt)))
+    common = next(
+        (i for i, (a, b) in enumerate(zip(text, prompt, strict=False)) if a != b), min(len(text), len(prompt))
+    )
     return prompt[max(0, common - 10) : common + 20]

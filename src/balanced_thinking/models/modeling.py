@@ -115,9 +115,7 @@ def add_weighted_head(model: nn.Module) -> None:
     model.forward = types.MethodType(forward, model)
 
 
-def _score(
-    head: nn.Module, hidden: Tensor, targets: Targets, *, softcap: float | None, scale: float
-) -> WeightedOutput:
+def _score(head: nn.Module, hidden: Tensor, targets: Targets, *, softcap: float | None, scale: float) -> WeightedOutput:
     weight, bias = head.weight, getattr(head, "bias", None)
     targets = targets._replace(
         labels=targets.labels.to(weight.device), segment_ids=targets.segment_ids.to(weight.device)

@@ -51,7 +51,14 @@ class SegmentMeter:
             has, seen = tokens > 0, known > 0
             columns.append(
                 torch.stack(
-                    [mean[seen].sum(), seen.sum(), tokens.sum(), has.sum(), rows - has.sum(), (token_weights * inside).sum()]
+                    [
+                        mean[seen].sum(),
+                        seen.sum(),
+                        tokens.sum(),
+                        has.sum(),
+                        rows - has.sum(),
+                        (token_weights * inside).sum(),
+                    ]
                 )
             )
         total = torch.stack([(nll * scored).sum(), scored.sum(), token_weights.sum()])

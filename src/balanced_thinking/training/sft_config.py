@@ -147,7 +147,9 @@ class ScaleSFTConfig(SFTConfig):
 
     def _refuse(self) -> None:
         if self.loss == "scale" and self.loss_type != "nll":
-            raise ConfigError(f'loss="scale" with loss_type={self.loss_type!r}; loss_type="dft" needs loss="token_mean"')
+            raise ConfigError(
+                f'loss="scale" with loss_type={self.loss_type!r}; loss_type="dft" needs loss="token_mean"'
+            )
         if self.loss_type == "dft" and self.gradient_accumulation_steps > 1:
             raise ConfigError('loss_type="dft" is not exact under accumulation; set gradient_accumulation_steps=1')
         if self.label_smoothing_factor:
