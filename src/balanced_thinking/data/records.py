@@ -3,20 +3,137 @@
 What it leaves out: how each format looks (``formats``), how a question is worded (``prompts``).
 """
 
-from collections.abc import Iterable, Mapping
-from itertools import islice
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from itertools import chain, islice
 from os import PathLike, fspath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from balanced_thinking.data.example import AnswerKind, Example
+from balanced_thinking.data.formats import FORMATS, Format, choose_format
+from balanced_thinking.data.formats.options import Notes, Options
+from balanced_thinking.data.formats.source import Record, read_records
 from balanced_thinking.data.prompts import build_completion, build_prompt
-from balanced_thinking.errors import DataError
+from balanced_thinking.errors import ConfigError, DataError, SegmentError
 
 if TYPE_CHECKING:
     from datasets import Dataset, Features
 
-__all__ = ["AnswerKind", "Example", "to_dataset", "to_trl_row"]
+__all__ = ["AnswerKind", "Example", "load_examples", "to_dataset", "to_trl_row"]
+logger = logging.getLogger(__name__)
+
 _CHUNK = 2_000
+
+
+def load_examples(
+    path: str | Path,
+    format: str | None = None,
+    image_root: str | Path | None = None,
+    *,
+    answer_from: str | None = None,
+    on_missing: str = "error",
+    columns: Mapping[str, str] | None = None,
+    allow_outside: bool = False,
+) -> Iterator[Example]:
+    """Examples of a data file in any known format.
+
+    Every record gives one example or one error that names file and record; what the options leave out is counted and
+    logged as a warning when the iteration ends.
+
+    Args:
+        path: A file (.jsonl, .json, .parquet) or a folder written by ``datasets``' ``save_to_disk``.
+        format: A name in ``formats.FORMATS``; None finds out from the first record and logs which it took and why.
+        image_root: Folder in which relative picture paths are looked for first; then beside the data file, then in
+            ``<split>/<id>/`` beside it.
+        answer_from: Where a response holds its answer: ``tag`` (in ``<answer>..</answer>``, the default), ``boxed``
+            (in the last ``\\boxed{..}``), ``after_think`` (all that follows ``</think>``), or ``field`` (the record's
+            own field ``answer``; also taken where a record has no response at all).
+        on_missing: For records without a reasoning trace: ``error``; ``train`` (``think=None``, the answer alone);
+            ``skip``, which also leaves out records whose response has no closed trace or no answer.
+        columns: Our names to the file's, for renamed columns, such as ``{"completion": "response"}``.
+        allow_outside: Whether picture paths may lead out of the data's folder and ``image_root``.
+
+    Returns:
+        An iterator of ``Example``. An id that occurs again within its source gets ``#2``, ``#3``, ... appended.
+        ``kind`` is the record's own, else ``choice`` where there are choices, ``number`` for a decimal number, else
+        ``text``.
+
+    Raises:
+        DataError: an unknown or empty file, a broken record, a picture that is missing, unreadable or outside.
+        SegmentError: a response without trace or answer (a ``DataError`` too).
+        ConfigError: an unknown option.
+
+    Example:
+        >>> examples = list(load_examples("train.jsonl"))  # doctest: +SKIP
+    """
+    root = None if image_root is None else Path(image_root)
+    options = Options(root, answer_from, on_missing, columns or {}, allow_outside)
+    path = Path(path)
+    records = read_records(path)
+    first = next(records, None)
+    if first is None:
+        raise DataError("the file holds no records", file=path, remedy="give at least one")
+    unnamed = [theirs for theirs in options.columns.values() if theirs not in first.fields]
+    if unnamed:
+        remedy = f"its columns are {', '.join(map(str, first.fields))}"
+        raise first.place.error(f"columns names {unnamed[0]!r}, which is not there", field=unnamed[0], remedy=remedy)
+    name, reason = choose_format(format, _renamed(first, options.columns))
+    logger.info("%s: format %s, since %s", path, name, reason)
+    unknown = [ours for ours in options.columns if ours not in FORMATS[name].FIELDS]
+    if unknown:
+        known = ", ".join(FORMATS[name].FIELDS)
+        raise ConfigError(f"columns: format {name} has no field {unknown[0]!r}; its fields are {known}")
+    return _examples(chain([first], records), FORMATS[name], options, path)
+
+
+def _examples(records: Iterable[Record], reader: Format, options: Options, path: Path) -> Iterator[Example]:
+    notes, skipped, seen, given = Notes(), Counter[str](), set[tuple[str, str]](), 0
+    try:
+        for record in records:
+            try:
+                example = reader.read(_renamed(record, options.columns), options, notes)
+            except SegmentError as error:
+                if options.on_missing != "skip":
+                    raise
+                skipped[error.kind] += 1
+                continue
+            given += 1
+            yield _with_own_id(example, seen, notes)
+    finally:
+        _report(path, skipped, notes)
+    if not given:
+        remedy = "set answer_from or on_missing to suit the data"
+        raise DataError(f"no record is left: all {skipped.total()} were skipped", file=path, remedy=remedy)
+
+
+def _renamed(record: Record, columns: Mapping[str, str]) -> Record:
+    if not columns:
+        return record
+    taken = set(columns.values())
+    fields = {name: value for name, value in record.fields.items() if name not in taken}
+    return record.with_fields(fields | {ours: record.fields.get(theirs) for ours, theirs in columns.items()})
+
+
+def _with_own_id(example: Example, seen: set[tuple[str, str]], notes: Notes) -> Example:
+    number, name = 1, example.id
+    while (example.source, name) in seen:
+        number += 1
+        name = f"{example.id}#{number}"
+    seen.add((example.source, name))
+    notes["the id occurred before and was numbered"] += number > 1
+    return example if number == 1 else replace(example, id=name)
+
+
+def _report(path: Path, skipped: Counter[str], notes: Notes) -> None:
+    if skipped:
+        reasons = ", ".join(f"{count} {kind}" for kind, count in skipped.most_common())
+        logger.warning("%s: %d records skipped (%s)", path, skipped.total(), reasons)
+    for note, count in notes.items():
+        if count:
+            logger.warning("%s: in %d records %s", path, count, note)
 
 
 def to_trl_row(example: Example) -> dict[str, Any]:

@@ -149,7 +149,7 @@ def normalise_messages(
     marks = [part for turn in turns for part in turn["content"] if part["type"] == "image"]
     empty = sum("image" not in part for part in marks)
     if empty != len(images):
-        message = f"{_count(empty, 'image placeholder')} but {_count(len(images), 'picture')}"
+        message = f"{counted(empty, 'image placeholder')} but {counted(len(images), 'picture')}"
         raise place.error(message, field=field, remedy="give one placeholder per picture")
     waiting = iter(images)
     pictures = [part.pop("image") if "image" in part else next(waiting) for part in marks]
@@ -280,7 +280,8 @@ def _kind(value: Any) -> str:
     return "null" if value is None else type(value).__name__
 
 
-def _count(number: int, what: str) -> str:
+def counted(number: int, what: str) -> str:
+    """``no pictures``, ``1 picture``, ``2 pictures``."""
     return f"{number or 'no'} {what}{'' if number == 1 else 's'}"
 
 

@@ -1,0 +1,49 @@
+"""The data formats that ``load_examples`` reads: one module each, and one line in ``FORMATS``.
+
+A format says why a record is its own (``sniff``) and turns a record into an example (``read``). Order matters: the
+first whose ``sniff`` gives a reason is taken, so the most particular stand first.
+"""
+
+from types import MappingProxyType
+from typing import Protocol
+
+from balanced_thinking.data.example import Example
+from balanced_thinking.data.formats import trl
+from balanced_thinking.data.formats.options import Notes, Options
+from balanced_thinking.data.formats.source import Record
+from balanced_thinking.errors import ConfigError
+
+
+class Format(Protocol):
+    """What a module in this folder offers to be a format."""
+
+    FIELDS: tuple[str, ...]
+
+    def sniff(self, record: Record) -> str | None:
+        """Why the record is of this format, or None."""
+
+    def read(self, record: Record, options: Options, notes: Notes) -> Example:
+        """The record as an example; ``notes`` counts what was changed or left out."""
+
+
+FORMATS: MappingProxyType[str, Format] = MappingProxyType({"trl": trl})
+
+
+def choose_format(name: str | None, record: Record) -> tuple[str, str]:
+    """(name, reason) of the format to read ``record`` with.
+
+    Raises:
+        ConfigError: no format of that name.
+        DataError: no format recognises the record.
+    """
+    if name is not None:
+        if name not in FORMATS:
+            raise ConfigError(f"data format {name!r} is unknown; choose one of {', '.join(FORMATS)}")
+        return name, "it was asked for"
+    for known, candidate in FORMATS.items():
+        reason = candidate.sniff(record)
+        if reason:
+            return known, reason
+    columns = ", ".join(map(str, record.fields)) or "none"
+    remedy = f"known formats: {', '.join(FORMATS)}; name one with format=, or rename columns with columns="
+    raise record.place.error(f"no known format has such records (columns: {columns})", remedy=remedy)

@@ -1,0 +1,42 @@
+"""What a user may ask of every format, and what a reader tells besides examples."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+
+from balanced_thinking.data.formats.response import ANSWER_FROM
+from balanced_thinking.errors import ConfigError
+
+ON_MISSING = ("error", "skip", "train")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The options of ``records.load_examples``, checked.
+
+    Raises:
+        ConfigError: an unknown ``answer_from`` or ``on_missing``, or columns that are not a mapping of names.
+    """
+
+    image_root: Path | None = None
+    answer_from: str | None = None
+    on_missing: str = "error"
+    columns: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    allow_outside: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("answer_from", self.answer_from or "tag", ANSWER_FROM),
+            ("on_missing", self.on_missing, ON_MISSING),
+        ):
+            if value not in known:
+                raise ConfigError(f"{name} must be one of {', '.join(known)}, not {value!r}")
+        pairs = self.columns.items() if isinstance(self.columns, Mapping) else [(None, None)]
+        if not all(isinstance(name, str) for pair in pairs for name in pair):
+            raise ConfigError(f"columns must map our names to the file's, not {self.columns!r}")
+
+
+# What a reader changed or left out of a record, counted over the data set.
+Notes = Counter[str]

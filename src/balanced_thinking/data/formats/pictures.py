@@ -1,0 +1,62 @@
+"""Pictures that records name: where they are, and whether they can be read.
+
+A relative path is tried in ``image_root``, then beside the data file, then in ``<split>/<id>/`` beside it (as ScienceQA
+and IconQA lie on disk). Paths that lead out of those folders are refused unless asked for: a data set from elsewhere
+must not read any file of the machine into a training run. What it leaves out: decoding (``rowcheck``).
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from balanced_thinking.data.formats.source import Record
+from balanced_thinking.data.rowcheck import image_size
+from balanced_thinking.errors import DataError
+
+
+def resolve_picture(value: Any, record: Record, *, image_root: Path | None, allow_outside: bool) -> Any:
+    """The picture as a full path, as encoded bytes, or as it was given; its header has been read.
+
+    Raises:
+        DataError: no such picture, a path outside the data folder, or a picture that cannot be read.
+    """
+    if isinstance(value, Mapping):
+        value = value["bytes"] if value.get("bytes") is not None else value.get("path")
+    if isinstance(value, str | os.PathLike):
+        value = _find(os.fspath(value), record, image_root, allow_outside)
+    try:
+        image_size(value, record=record.place.record)
+    except DataError as error:
+        raise error.at(file=record.file) from error
+    return value
+
+
+def _find(path: str, record: Record, image_root: Path | None, allow_outside: bool) -> str:
+    folder = _absolute(record.folder)
+    homes = [folder] if image_root is None else [_absolute(image_root), folder]
+    places = list(homes)
+    if record.fields.get("id") is not None:
+        split = str(record.fields.get("split") or record.file.stem)
+        places.append(folder / split / str(record.fields["id"]))
+    remedy = "give image_root, the folder of the pictures"
+    if "://" in path:
+        remedy = "download the pictures and give their paths"
+        raise record.place.error(f"the picture {path} is not on this machine", field="images", remedy=remedy)
+    tried = [os.path.normpath(place / path) for place in places]
+    # Compared as written: links inside the data folder were put there by the user, and hub caches consist of them.
+    inside = [name for name in tried if allow_outside or any(Path(name).is_relative_to(home) for home in homes)]
+    if not inside:
+        remedy = "move the picture, or set allow_outside if you trust the file"
+        message = f"the picture {path} lies outside the folder of the data"
+        raise record.place.error(message, field="images", remedy=remedy)
+    for name in inside:
+        if Path(name).is_file():
+            return name
+    folders = ", ".join(dict.fromkeys(str(Path(name).parent) for name in inside))
+    raise record.place.error(f"no such picture: {path} (looked in {folders})", field="images", remedy=remedy)
+
+
+def _absolute(path: Path) -> Path:
+    """Without following links, see above."""
+    return Path(os.path.normpath(Path.cwd() / path))

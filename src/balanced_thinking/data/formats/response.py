@@ -1,0 +1,147 @@
+"""Think and answer out of a response text, and the answer in the form that its kind asks for.
+
+What it leaves out: reading what a model generated, where every fault must still give a score (``evaluation.answers``).
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from balanced_thinking.core.segments import THINK_ANSWER, scan_segments
+from balanced_thinking.data.example import KINDS, AnswerKind
+from balanced_thinking.data.prompts import LETTERS
+from balanced_thinking.data.rowcheck import Place
+from balanced_thinking.errors import DataError, SegmentError
+
+ANSWER_FROM = ("tag", "boxed", "after_think", "field")
+_THINK, _ANSWER = THINK_ANSWER
+_CLOSE = "</think>"
+_LEAD = re.compile(r"\s*\**\s*(?:final\s+)?answer\s*\**\s*:\s*\**", re.IGNORECASE)
+_LETTER = re.compile(r"[(\[]?\s*([A-Za-z])\s*[)\]]?\s*[.:]?")
+_LETTER_FIRST = re.compile(r"(?:[(\[]\s*([A-Za-z])\s*[)\]]|([A-Za-z])\s*[.:)])\s*(.+)", re.DOTALL)
+_DECIMAL = re.compile(r"[+\-\u2212]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?")
+
+
+def split_response(text: str, answer_from: str, place: Place, field: str) -> tuple[str | None, str | None]:
+    """(think, answer) of a response; think is None if it has none, the answer is None for ``answer_from="field"``.
+
+    A response that starts inside its trace (``.. </think>``, the opening tag being part of the prompt) is read as if
+    the tag were there. The answer is: ``tag`` what stands in ``<answer>..</answer>``; ``boxed`` what stands in the last
+    ``\\boxed{..}``; ``after_think`` everything behind ``</think>``, the whole text if there is none.
+
+    Raises:
+        SegmentError: the trace is not closed, the answer cannot be found or is empty, or a tag is repeated.
+    """
+    if _CLOSE in text and _THINK.open not in text:
+        text = _THINK.open + text
+    scan = scan_segments(text, THINK_ANSWER, (_ANSWER.name,) if answer_from == "tag" else ())
+    fault = scan.fault
+    if fault is not None and (answer_from == "tag" or fault.kind == "unclosed-think"):
+        remedy = f"{fault.remedy}; answer_from can also be boxed, after_think or field"
+        raise SegmentError(
+            fault.message,
+            kind=fault.kind,
+            file=place.file,
+            record=place.record,
+            field=field,
+            remedy=remedy if fault.kind == "no-answer" else fault.remedy,
+        )
+    found = {segment.name: text[segment.start : segment.end] for segment in scan.segments}
+    think = found.get(_THINK.name) if _CLOSE in text else None
+    rest = text.split(_CLOSE, 1)[1] if think is not None else text
+    if think is not None:
+        think = think.removeprefix(_THINK.open).removesuffix(_CLOSE).strip()
+    if answer_from == "field":
+        return think, None
+    if answer_from == "tag":
+        answer: str | None = found[_ANSWER.name].removeprefix(_ANSWER.open).removesuffix(_ANSWER.close or "")
+    else:
+        answer = _boxed(rest) if answer_from == "boxed" else rest
+    if answer is None:
+        raise _segment_error("no-answer", "the response has no \\boxed{..}", place, field)
+    if not clean_answer(answer):
+        raise _segment_error("empty-answer", "the response has no text where its answer should be", place, field)
+    return think, clean_answer(answer)
+
+
+def clean_answer(text: str) -> str:
+    """The answer without outer white space and a leading "Final Answer:" or "Answer:"."""
+    lead = _LEAD.match(text)
+    return text[lead.end() if lead else 0 :].strip()
+
+
+def answer_text(value: Any, place: Place) -> str:
+    """The field ``answer`` as text.
+
+    Raises:
+        DataError: it is empty or neither text nor a number.
+    """
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        kind = "null" if value is None else type(value).__name__
+        raise place.error(f"an answer must be text or a number, not {kind}", field="answer")
+    text = clean_answer(str(value))
+    if not text:
+        raise place.error("the answer is empty", field="answer", remedy="give it, or leave the row out")
+    return text
+
+
+def typed_answer(answer: str, kind: Any, choices: Sequence[str] | None, place: Place) -> tuple[str, AnswerKind]:
+    """The answer in the form of its kind (for ``choice`` the letter), and the kind.
+
+    Where the record names no kind: ``choice`` if there are choices, ``number`` if the answer is a decimal number, else
+    ``text``.
+
+    Raises:
+        DataError: an unknown kind, or an answer that is none of the choices.
+    """
+    if kind is None:
+        kind = "choice" if choices else "number" if is_decimal(answer) else "text"
+    if kind not in KINDS:
+        raise place.error(f"unknown kind {kind!r}", field="kind", remedy=f"use one of {', '.join(KINDS)}")
+    return (_letter(answer, choices, place) if kind == "choice" else answer), kind
+
+
+def is_decimal(text: str) -> bool:
+    """Whether the text is a decimal number such as ``-1,234.5``."""
+    return any(character.isdigit() for character in text) and _DECIMAL.fullmatch(text) is not None
+
+
+def _letter(answer: str, choices: Sequence[str] | None, place: Place) -> str:
+    """``(b)``, ``B.``, ``B. a dog`` or the text of one choice as the letter."""
+    last = LETTERS[len(choices) - 1] if choices else LETTERS[-1]
+    same = [letter for letter, choice in zip(LETTERS, choices or (), strict=False) if _same(choice, answer)]
+    lone, first = _LETTER.fullmatch(answer), _LETTER_FIRST.fullmatch(answer)
+    if lone and lone[1].upper() <= last:
+        return lone[1].upper()
+    if len(same) == 1:
+        return same[0]
+    if (
+        first
+        and (letter := (first[1] or first[2]).upper()) <= last
+        and (choices is None or _same(choices[LETTERS.index(letter)], first[3]))
+    ):
+        return letter
+    among = f"the choices are {', '.join(map(repr, choices))}" if choices else "without choices it must be a letter"
+    raise place.error(f"the answer {answer!r} is none of the choices", field="answer", remedy=among)
+
+
+def _same(choice: str, answer: str) -> bool:
+    return choice.strip().casefold() == answer.strip().rstrip(".").casefold() or choice.strip() == answer.strip()
+
+
+def _boxed(text: str) -> str | None:
+    """What stands in the last ``\\boxed{..}`` whose braces balance."""
+    start = text.rfind("\\boxed{")
+    while start >= 0:
+        begin, depth = start + len("\\boxed{"), 1
+        for position in range(begin, len(text)):
+            depth += {"{": 1, "}": -1}.get(text[position], 0)
+            if depth == 0:
+                return text[begin:position]
+        start = text.rfind("\\boxed{", 0, start)
+    return None
+
+
+def _segment_error(kind: str, message: str, place: Place, field: str) -> DataError:
+    remedy = "choose another answer_from, or leave the row out"
+    return SegmentError(message, kind=kind, file=place.file, record=place.record, field=field, remedy=remedy)
