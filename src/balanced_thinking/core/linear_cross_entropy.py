@@ -19,7 +19,6 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from balanced_thinking.errors import ConfigError, DataError
 
@@ -75,7 +74,8 @@ def weighted_linear_cross_entropy(
         ConfigError: (a ``ValueError``) shapes or types disagree, a weight is negative, not finite or requires grad,
             ``softcap`` <= 0, ``scale`` is 0 or not finite, ``chunk_rows`` < 1. The message gives what was received.
         DataError: (a ``ValueError``) a label of non-zero weight lies outside the vocabulary.
-        RuntimeError: a second backward through the same loss; its gradients were handed on by the first.
+        RuntimeError: a second backward through the same loss, whose gradients the first one handed on, or a backward
+            with ``create_graph=True``.
 
     Properties (each one a unit test):
         * The result does not depend on ``chunk_rows`` (to rounding); products accumulate in float32.
@@ -157,8 +157,13 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return loss, nll
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        # Autograd's own guard, once_differentiable, is silent when the upstream gradient is a constant.
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "weighted_linear_cross_entropy is differentiable once: create_graph=True is not supported; "
+                "use scale_loss or full logits for second derivatives"
+            )
         if ctx.gradients is None:
             raise RuntimeError(
                 "second backward through weighted_linear_cross_entropy, whose gradients the first one handed on; "
