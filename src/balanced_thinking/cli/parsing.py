@@ -1,0 +1,104 @@
+"""Parsers whose complaints are one line with a remedy, for short verbs and for recipes of some 200 fields."""
+
+import argparse
+import dataclasses
+import difflib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from balanced_thinking.errors import ConfigError
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """``argparse`` without abbreviations, usage dump and exit: wrong usage is a ``ConfigError``."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message} (see {self.prog} --help)")
+
+    def parse_all(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """Parse; an unknown option names the nearest known one."""
+        known, unknown = self.parse_known_args(arguments)
+        if unknown:
+            options = [option for action in self._actions for option in action.option_strings]
+            raise ConfigError(unknown_option(unknown[0], options, f"{self.prog} --help"))
+        return known
+
+
+def unknown_option(option: str, options: Iterable[str], help_command: str) -> str:
+    """One line for an option that does not exist."""
+    near = difflib.get_close_matches(option.split("=")[0], list(options), n=1)
+    return f"unknown option {option}; " + (f"did you mean {near[0]}?" if near else f"see {help_command}")
+
+
+def parse_recipe(types: Sequence[type], arguments: Sequence[str], *, prog: str) -> tuple[Any, ...]:
+    """Instances of the dataclasses from ``--config recipe.yaml`` and ``--field value``; the command line wins.
+
+    Raises:
+        ConfigError: a field that none of the types has (with the nearest that exists), a value that does not fit, or a
+            file that is missing or not a YAML mapping.
+    """
+    from trl import TrlParser
+
+    class RecipeParser(TrlParser):
+        def error(self, message: str) -> NoReturn:
+            raise ConfigError(f"{message} (see {prog} --help)")
+
+    parser = RecipeParser(types, prog=prog, allow_abbrev=False)
+    arguments = _separate_config(arguments)
+    _check_config(arguments, types)
+    fields = {f"--{item.name}" for kind in types for item in dataclasses.fields(kind)}
+    try:
+        *instances, unknown = parser.parse_args_and_config(arguments, return_remaining_strings=True)
+    except ConfigError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise ConfigError(str(error).strip().split("\n")[0]) from error
+    if unknown:
+        raise ConfigError(unknown_option(unknown[0], fields, f"{prog} --help"))
+    return tuple(instances)
+
+
+def _separate_config(arguments: Sequence[str]) -> list[str]:
+    """``--config=FILE`` as ``--config FILE``, which is the only form TRL's parser knows."""
+    result: list[str] = []
+    for argument in arguments:
+        result += argument.split("=", 1) if argument.startswith("--config=") else [argument]
+    return result
+
+
+def _check_config(arguments: list[str], types: Sequence[type]) -> None:
+    if "--config" not in arguments:
+        return
+    index = arguments.index("--config") + 1
+    if index >= len(arguments):
+        raise ConfigError("--config needs a file")
+    values = read_yaml(arguments[index])
+    known = [item.name for kind in types for item in dataclasses.fields(kind)] + ["env"]
+    for key in values:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"did you mean {near[0]}?" if near else "see balanced sft --help"
+            raise ConfigError(f"{arguments[index]}: unknown key {key!r}; {hint}")
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """A YAML mapping.
+
+    Raises:
+        ConfigError: the file is missing, not UTF-8, not YAML, or no mapping.
+    """
+    import yaml
+
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} must hold a YAML mapping of field: value")
+    return values

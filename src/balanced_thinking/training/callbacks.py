@@ -1,0 +1,114 @@
+"""What a run writes and shows while it trains: ``metrics.jsonl``, ``clock.json`` and one progress bar.
+
+What it leaves out: other loggers (``report_to`` works as everywhere in transformers).
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from balanced_thinking.runinfo import append_jsonl, read_jsonl, write_json, write_text
+
+METRICS_FILE, CLOCK_FILE = "metrics.jsonl", "clock.json"
+
+
+class MetricsFile(TrainerCallback):
+    """One JSON line a log entry; lines after the step that a run resumes from are replaced."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = Path(folder) / METRICS_FILE
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            kept = [row for row in read_jsonl(self.path) if row.get("step", 0) <= state.global_step]
+            kept = kept if state.global_step else []
+            write_text(self.path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        if state.is_world_process_zero and logs:
+            append_jsonl(self.path, {"step": state.global_step, "total_steps": state.max_steps, **logs})
+
+
+class Clock(TrainerCallback):
+    """Wall and CPU seconds of a training stage, summed over attempts, kept in ``clock.json`` through kills."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = Path(folder) / CLOCK_FILE
+        self.before = {"seconds": 0.0, "cpu_seconds": 0.0, "attempts": 0}
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.path.is_file():
+            self.before = json.loads(self.path.read_text(encoding="utf-8"))
+        self.start = (time.perf_counter(), _cpu_seconds())
+        self._write(state)
+
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step < state.max_steps:
+            self._write(state)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._write(state)
+
+    def _write(self, state: Any) -> None:
+        if not state.is_world_process_zero:
+            return
+        write_json(
+            self.path,
+            {
+                "seconds": self.before["seconds"] + time.perf_counter() - self.start[0],
+                "cpu_seconds": self.before["cpu_seconds"] + _cpu_seconds() - self.start[1],
+                "attempts": self.before["attempts"] + 1,
+                "steps": state.global_step,
+                "tokens": state.num_input_tokens_seen,
+            },
+        )
+
+
+class Console(TrainerCallback):
+    """One bar with the loss and the nll of each segment; plain lines, every tenth of the way, where no terminal is."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self.text = ""
+        self.said = 0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.bar = None
+        if not state.is_world_process_zero:
+            return
+        if sys.stderr.isatty():
+            from rich.console import Console as RichConsole
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+            columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self.bar = Progress(*columns, TextColumn("{task.fields[figures]}"), console=RichConsole(stderr=True))
+            self.task = self.bar.add_task(self.title, total=state.max_steps, completed=state.global_step, figures="")
+            self.bar.start()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if not state.is_world_process_zero:
+            return
+        if self.bar is not None:
+            self.bar.update(self.task, completed=state.global_step, figures=self.text)
+        elif state.global_step * 10 // max(state.max_steps, 1) > self.said:
+            self.said = state.global_step * 10 // max(state.max_steps, 1)
+            print(f"{self.title}: step {state.global_step}/{state.max_steps}  {self.text}", file=sys.stderr, flush=True)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        shown = {"loss": "loss"} | {key: key.removeprefix("scale/") for key in (logs or {}) if "scale/nll_" in key}
+        figures = [f"{name} {float((logs or {})[key]):.3f}" for key, name in shown.items() if key in (logs or {})]
+        self.text = "  ".join(figures) or self.text
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+
+def _cpu_seconds() -> float:
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
