@@ -1,0 +1,83 @@
+"""A 3 x 3 grid of icons: its places, its layouts and its picture.
+
+A cell is 28 pixels wide, one merged visual token of Qwen2.5-VL (patch 14, merge 2), so seeing stays cheap for a tiny
+model; size, place and ground of every icon vary a little, so that equal icons are not equal pixels.
+What it leaves out: questions (``icons_tasks``) and traces (``icons_traces``).
+"""
+
+import random
+from collections.abc import Sequence
+from io import BytesIO
+
+from balanced_thinking.evaluation.benchmarks.icons_pool import Icon, sprite
+
+CELL = 28
+SIDE = 3
+CELLS = SIDE * SIDE
+POSITIONS = (
+    "top left", "top middle", "top right",
+    "middle left", "centre", "middle right",
+    "bottom left", "bottom middle", "bottom right",
+)  # fmt: skip
+ROWS = ("top", "middle", "bottom")
+KINDS = ("alpha", "beta", "gamma", "delta", "epsilon")  # names for kinds that have none, by first appearance
+Cells = tuple[Icon, ...]
+
+
+def row_of(cells: Sequence[Icon], row: int) -> Sequence[Icon]:
+    """The icons of one row, left to right."""
+    return cells[row * SIDE : (row + 1) * SIDE]
+
+
+def kinds_of(cells: Sequence[Icon]) -> list[str]:
+    """``alpha`` for the first icon and all that equal it, ``beta`` for the next new one, and so on."""
+    order = list(dict.fromkeys(cells))
+    return [KINDS[order.index(icon)] for icon in cells]
+
+
+def arrange(counts: Sequence[tuple[Icon, int]], rng: random.Random) -> Cells:
+    """A shuffled grid with each icon the given number of times (together nine)."""
+    cells = [icon for icon, count in counts for _ in range(count)]
+    assert len(cells) == CELLS
+    rng.shuffle(cells)
+    return tuple(cells)
+
+
+def split(total: int, parts: int, rng: random.Random, *, least: int = 1) -> list[int]:
+    """``total`` as a random sum of ``parts`` numbers, each at least ``least``."""
+    sizes = [least] * parts
+    for _ in range(total - least * parts):
+        sizes[rng.randrange(parts)] += 1
+    assert sum(sizes) == total
+    return sizes
+
+
+def draw(cells: Sequence[Icon], rng: random.Random) -> bytes:
+    """The grid as the bytes of a PNG: 84 x 84 pixels, RGB."""
+    from PIL import Image
+
+    ground = tuple(rng.randrange(205, 256) for _ in range(3))
+    canvas = Image.new("RGB", (SIDE * CELL, SIDE * CELL), ground)
+    for place, icon in enumerate(cells):
+        side = rng.randrange(22, 27)
+        picture = sprite(icon, side)
+        left = place % SIDE * CELL + rng.randrange(CELL - side + 1)
+        top = place // SIDE * CELL + rng.randrange(CELL - side + 1)
+        canvas.paste(picture, (left, top), picture)
+    return _png(canvas)
+
+
+def blank() -> bytes:
+    """A picture of the same size that shows nothing (mid grey), for the blank-image baseline."""
+    from PIL import Image
+
+    return _png(Image.new("RGB", (SIDE * CELL, SIDE * CELL), (128, 128, 128)))
+
+
+def _png(picture) -> bytes:  # type: ignore[no-untyped-def]
+    from PIL import Image
+
+    buffer = BytesIO()
+    # 128 colours: a quarter of the bytes, drawn as fast, no difference to the eye.
+    picture.quantize(128, method=Image.Quantize.FASTOCTREE).save(buffer, format="PNG")
+    return buffer.getvalue()
