@@ -1,0 +1,91 @@
+"""The loss benchmark on a tiny shape: that it measures what it says. No test looks at a time."""
+
+import json
+
+import pytest
+import torch
+
+from balanced_thinking.compare import bench
+from balanced_thinking.compare.bench import LossBenchOptions, bench_loss, format_table
+from balanced_thinking.errors import ConfigError
+
+TINY = LossBenchOptions(rows=40, dim=16, vocab=300, pairs=3, warmup=1, memory=False, threads=1)
+
+
+@pytest.fixture(scope="module")
+def result() -> dict:
+    return bench_loss(TINY, progress=False)
+
+
+def test_every_arm_computes_the_same_loss_and_gradients(result: dict) -> None:
+    assert list(result["results"]) == ["float32", "bfloat16"]
+    for dtype, tolerance in (("float32", 1e-5), ("bfloat16", 2e-2)):
+        arms = result["results"][dtype]["arms"]
+        assert set(arms) == {"ours", "naive", "gather", "trl"} - set(result["unavailable"])
+        for values in arms.values():
+            assert max(values["errors"].values()) < tolerance
+
+
+def test_result_is_json_and_ratios_are_ordered(result: dict) -> None:
+    assert json.loads(json.dumps(result))["options"]["vocab"] == 300
+    ratios = result["results"]["float32"]["ratios"]
+    assert {arm: ratio["goal"] for arm, ratio in ratios.items() if ratio["goal"]} == {"naive": 0.5, "gather": 1.1}
+    for ratio in ratios.values():
+        assert ratio["wall"]["p20"] <= ratio["wall"]["median"] <= ratio["wall"]["p80"]
+        assert 0 <= ratio["cpu"]["wins"] <= 1
+
+
+def test_table_shows_every_arm_with_goal_threads_and_load(result: dict) -> None:
+    table = format_table(result)
+    for words in ("vocab 300, dim 16, rows 40, 20% trained", "threads 1", "load average", "float32", "bfloat16"):
+        assert words in table
+    for arm in result["results"]["float32"]["arms"]:
+        assert table.count(f"│ {arm} ") == 2
+    assert "<= 0.5" in table
+    assert "n/a" in table  # memory was not measured
+
+
+def test_memory_is_that_of_the_arm() -> None:
+    """Naive logits alone are 500 x 8,000 float32 = 16 MB several times over; ours needs 5 rows of them."""
+    options = LossBenchOptions(rows=500, dim=8, vocab=8000, trained=0.01, dtypes=("float32",), threads=1)
+    naive, ours = (bench._peak_mb(options, "float32", arm) for arm in ("naive", "ours"))
+    if naive is None:  # not Linux
+        assert ours is None
+    else:
+        assert naive > 16 > ours > 0
+
+
+def test_an_arm_that_is_gone_is_named_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    import trl.trainer
+
+    def changed(model: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(trl.trainer, "add_fused_lm_head", changed)
+    result = bench_loss(LossBenchOptions(rows=8, dim=4, vocab=9, pairs=1, memory=False), progress=False)
+    assert list(result["results"]["float32"]["arms"]) == ["ours", "naive", "gather"]
+    assert "unexpected keyword argument" in result["unavailable"]["trl"]
+    assert "trl: n/a (TypeError" in format_table(result)
+
+
+def test_threads_are_put_back() -> None:
+    before = torch.get_num_threads()
+    bench_loss(
+        LossBenchOptions(rows=4, dim=4, vocab=9, pairs=1, memory=False, arms=(), threads=before + 1), progress=False
+    )
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"rows": 0}, "rows must be at least 1, got 0"),
+        ({"trained": 0.0}, "trained must be a share"),
+        ({"threads": 0}, "threads 1 or more"),
+        ({"dtypes": ("int8",)}, "dtypes: unknown 'int8', choose from float32"),
+        ({"arms": ("liger",)}, "arms: unknown 'liger', choose from ours"),
+    ],
+)
+def test_bad_options_are_refused(change: dict, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        LossBenchOptions(**change)
