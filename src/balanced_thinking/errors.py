@@ -12,7 +12,9 @@ and ends with exit code 2. Faults of our own code are ``assert``s and keep their
 To add one: derive from the nearest class above and draw it into the tree.
 """
 
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 
 class BalancedThinkingError(ValueError):
@@ -76,6 +78,10 @@ class SegmentError(DataError):
     def __init__(self, message: str, *, kind: str, **where: str | int | Path | None) -> None:
         super().__init__(message, **where)  # type: ignore[arg-type]
         self.kind = kind
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exceptions are rebuilt from their text alone, which a keyword without default would not survive.
+        return partial(type(self), kind=self.kind), self.args, self.__dict__
 
 
 class CheckpointError(BalancedThinkingError):

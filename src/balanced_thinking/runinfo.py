@@ -16,11 +16,21 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from balanced_thinking.errors import DataError
 
-PACKAGES = ("balanced-thinking", "torch", "torchvision", "transformers", "trl", "accelerate", "datasets", "peft", "numpy")
+PACKAGES = (
+    "balanced-thinking",
+    "torch",
+    "torchvision",
+    "transformers",
+    "trl",
+    "accelerate",
+    "datasets",
+    "peft",
+    "numpy",
+)
 
 
 def cache_dir() -> Path:
@@ -30,8 +40,13 @@ def cache_dir() -> Path:
 
 def content_hash(value: Any, *, length: int = 16) -> str:
     """Hexadecimal SHA-256 of a JSON value; the same for the same content, whatever the key order."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=_as_json)
     return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def _as_json(value: Any) -> Any:
+    """Sets in a fixed order, which their text is not in from one process to the next; all else as text."""
+    return sorted(value, key=str) if isinstance(value, set | frozenset) else str(value)
 
 
 def build_once(folder: Path, build: Callable[[Path], None]) -> Path:
@@ -89,15 +104,36 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def append_jsonl(path: Path, row: dict[str, Any]) -> None:
-    """Append one line, flushed to the system before returning."""
+    """Append one line, flushed to the system before returning.
+
+    A last line torn by a kill is removed first: the new line would otherwise continue it and spoil both.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    with path.open("ab+") as file:
+        _end_last_line(file)
+        file.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
+
+
+def _end_last_line(file: IO[bytes]) -> None:
+    """Leaves the file empty or with a line end as its last byte, keeping just the lines that ``read_jsonl`` reads."""
+    size = file.seek(0, os.SEEK_END)
+    if size:
+        file.seek(-1, os.SEEK_END)
+    if not size or file.read(1) == b"\n":
+        return
+    file.seek(0)
+    content = file.read()
+    tail = content[content.rfind(b"\n") + 1 :]
+    try:
+        json.loads(tail)
+        file.write(b"\n")
+    except ValueError:
+        file.truncate(size - len(tail))
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """All rows; a last line torn by a kill (no line end, or not JSON) is left out.
+    """All rows; a last line torn by a kill (not JSON to its end) is left out.
 
     Raises:
         DataError: a line before the last is not JSON.
@@ -153,7 +189,7 @@ def run_info(config: dict[str, Any], *, device: str | None = None, seed: int | N
         "config": config,
         "seed": seed,
         "device": device,
-        "threads": int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1),
+        "threads": _threads(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -162,3 +198,9 @@ def run_info(config: dict[str, Any], *, device: str | None = None, seed: int | N
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
+
+
+def _threads() -> int:
+    """``OMP_NUM_THREADS``, of which a list such as "4,2" means 4 for the outermost level, else the cores."""
+    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return int(first) if first.isdecimal() else os.cpu_count() or 1
