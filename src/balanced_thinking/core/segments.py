@@ -1,15 +1,16 @@
 """Where the segments of a response are, in characters and in tokens.
 
-A response is a text such as ``<think> ... </think><answer> ... </answer>``. Segments are found in the text, by character
-offsets, and carried over to tokens by the tokenizer's offsets, so that training sees the very ids that the chat template
-gives at inference (no piecewise tokenisation). The rules are ours (docs/method.md):
+A response is a text such as ``<think> ... </think><answer> ... </answer>``. Segments are found in the text, by
+character offsets, and carried over to tokens by the tokenizer's offsets, so that training sees the very ids that the
+chat template gives at inference (no piecewise tokenisation). The rules are ours (docs/method.md):
 
 * a tag belongs to its segment; text between two segments belongs to the one before it; text after the last segment,
   the end-of-turn token included, belongs to the last; text before the first segment belongs to none;
 * between an opening tag and its first closing tag, other tags are plain text;
 * a token that straddles a boundary belongs to the segment of its first character.
 
-What it leaves out: chat templates and tokenizers (``data.collate``), reading a generated response (``evaluation.answers``).
+What it leaves out: chat templates and tokenizers (``data.collate``), reading a generated response
+(``evaluation.answers``).
 """
 
 from collections.abc import Sequence
@@ -174,14 +175,24 @@ def _elements(text: str, specs: tuple[SegmentSpec, ...]) -> list[tuple[Segment, 
     """All elements in order, outside each other: (segment, closed?). Inside an element other tags are plain text."""
     found: list[tuple[Segment, bool]] = []
     position = 0
+    absent: set[str] = set()
+
+    def find(tag: str, start: int) -> int:
+        # A tag that is not there from some place on is not there later: a response that repeats one tag for ever would
+        # otherwise be searched to its end each time.
+        at = -1 if tag in absent else text.find(tag, start)
+        if at < 0:
+            absent.add(tag)
+        return at
+
     while True:
-        nexts = [(at, spec) for spec in specs if (at := text.find(spec.open, position)) >= 0]
+        nexts = [(at, spec) for spec in specs if (at := find(spec.open, position)) >= 0]
         if not nexts:
             return found
         start, spec = min(nexts, key=lambda pair: (pair[0], -len(pair[1].open)))
         if spec.close is None:
             return [*found, (Segment(spec.name, start, len(text)), True)]
-        close = text.find(spec.close, start + len(spec.open))
+        close = find(spec.close, start + len(spec.open))
         if close < 0:
             found.append((Segment(spec.name, start, len(text)), False))
             # What follows an unclosed tag is still looked through, so that a present answer is not called missing.
@@ -201,7 +212,9 @@ def _first_fault(
     for spec in specs:
         if spec.name not in first:
             if spec.name in needed:
-                return _fault(f"no-{spec.name}", f"the response has no {spec.open}", "add the segment, or leave the row out")
+                return _fault(
+                    f"no-{spec.name}", f"the response has no {spec.open}", "add the segment, or leave the row out"
+                )
             continue
         segment, closed = first[spec.name]
         if not closed:
