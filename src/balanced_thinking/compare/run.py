@@ -1,0 +1,273 @@
+"""Runs the stages of a comparison as processes of the command, shows how far they are, and gathers the results.
+
+Stopped at any moment and started again, it goes on: a finished stage is not run again, an unfinished one resumes by
+itself. A stage that fails is reported with the end of its log, and the stages that do not need it go on.
+What it leaves out: which stages there are (``plan``) and what their results mean (``statistics``, ``report``).
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from balanced_thinking.compare.plan import ARMS, BLANK, Comparison, Stage, plan_stages
+from balanced_thinking.errors import ConfigError
+from balanced_thinking.runinfo import content_hash, read_jsonl, run_info, write_json, write_text
+
+RESULTS_FILE = "results.jsonl"
+_POLL_SECONDS = 0.5
+
+
+@dataclass
+class Running:
+    """A stage with its process and log."""
+
+    stage: Stage
+    process: subprocess.Popen
+    log: Path
+    started: float = field(default_factory=time.perf_counter)
+
+
+def run_comparison(comparison: Comparison, output: Path, *, resolve: Any = str) -> list[dict[str, Any]]:
+    """Run what is missing and return the rows of ``results.jsonl``, which are also written after every stage.
+
+    Args:
+        comparison: What to compare.
+        output: Folder of the comparison; holds one of the same settings, or none.
+        resolve: Turns a model's name into a folder or hub id.
+
+    Raises:
+        ConfigError: ``output`` holds a comparison of other settings.
+    """
+    output = Path(output)
+    _same_settings(comparison, output)
+    stages = plan_stages(comparison, output)
+    models = {model: str(resolve(model)) for model in comparison.models}
+    waiting = [stage for stage in stages if not is_done(stage)]
+    failed: list[Stage] = []
+    running: list[Running] = []
+    show = _Display(stages, waiting)
+    try:
+        while waiting or running:
+            for stage in _startable(waiting, running, comparison.jobs):
+                waiting.remove(stage)
+                running.append(_start(stage, comparison, models[stage.model]))
+            time.sleep(_POLL_SECONDS)
+            show.update(running)
+            for item in [item for item in running if item.process.poll() is not None]:
+                running.remove(item)
+                ok = item.process.returncode == 0 and is_done(item.stage)
+                show.ended(item, ok=ok)
+                if not ok:
+                    failed.append(item.stage)
+                    waiting = [stage for stage in waiting if item.stage.folder not in stage.needs]
+                _write_results(gather(comparison, output), output)
+    finally:
+        for item in running:
+            item.process.terminate()
+            item.process.wait()
+        show.close()
+    rows = gather(comparison, output)
+    _write_results(rows, output)
+    if failed:
+        print(f"{len(failed)} of {len(stages)} stages failed: {', '.join(stage.label for stage in failed)}", file=sys.stderr)
+    return rows
+
+
+def is_done(stage: Stage) -> bool:
+    """Whether the stage's own files say that it is complete."""
+    if stage.kind == "train":
+        return bool(_read(stage.folder / "run.json").get("finished"))
+    return metrics_file(stage).is_file()
+
+
+def metrics_file(stage: Stage) -> Path:
+    """Where an evaluation puts its figures when it is complete."""
+    return stage.output / "metrics" / f"{Path(stage.benchmark).stem}.json"
+
+
+def gather(comparison: Comparison, output: Path) -> list[dict[str, Any]]:
+    """The rows of ``results.jsonl`` for all evaluations that are complete, from the run folders alone."""
+    rows = []
+    for stage in plan_stages(comparison, Path(output)):
+        if stage.kind == "evaluate" and is_done(stage):
+            figures = _read(metrics_file(stage))
+            rows.append(
+                {
+                    "model": stage.model,
+                    "arm": stage.arm,
+                    "seed": stage.seed,
+                    "benchmark": Path(stage.benchmark).stem + (BLANK if stage.blank_images else ""),
+                    **{key: figures.get(key) for key in _RESULT_FIELDS},
+                    "stages": _timings(stage),
+                }
+            )
+    return rows
+
+
+_RESULT_FIELDS = (
+    "n", "accuracy", "accuracy_se", "malformed", "malformed_kinds", "truncated", "correct", "think_tokens",
+    "answer_tokens",
+)  # fmt: skip
+
+
+def _timings(stage: Stage) -> list[dict[str, Any]]:
+    timing = _read(stage.folder / "run.json").get("stage", {})
+    if not timing:
+        return []
+    return [{"name": "sft", **{key: timing.get(key) for key in ("seconds", "cpu_seconds", "steps", "tokens")}}]
+
+
+def _write_results(rows: Sequence[dict[str, Any]], output: Path) -> None:
+    write_text(output / RESULTS_FILE, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def _same_settings(comparison: Comparison, output: Path) -> None:
+    """Refuse a folder that holds something else; seeds, arms and benchmarks may be added to."""
+    settings = json.loads(json.dumps(vars(comparison), default=list))
+    fixed = {key: settings[key] for key in ("models", "recipe", "limit", "max_new_tokens")}
+    file = output / "comparison.json"
+    before = _read(file).get("fixed")
+    if before is not None and content_hash(before) != content_hash(fixed):
+        changed = sorted(key for key in fixed if before.get(key) != fixed[key])
+        raise ConfigError(
+            f"{output} holds a comparison with other settings ({', '.join(changed)}); choose another folder, or remove it"
+        )
+    write_json(file, {**run_info(settings), "fixed": fixed})
+
+
+def _startable(waiting: Sequence[Stage], running: Sequence[Running], jobs: int) -> list[Stage]:
+    """Stages whose needs are met; never two in one folder at once."""
+    taken = {item.stage.folder for item in running}
+    chosen = []
+    for stage in waiting:
+        if len(running) + len(chosen) >= jobs:
+            break
+        ready = all(bool(_read(folder / "run.json").get("finished")) for folder in stage.needs)
+        if ready and stage.folder not in taken:
+            taken.add(stage.folder)
+            chosen.append(stage)
+    return chosen
+
+
+def _start(stage: Stage, comparison: Comparison, model: str) -> Running:
+    stage.folder.mkdir(parents=True, exist_ok=True)
+    log = stage.folder / f"{stage.kind}.log"
+    threads = comparison.threads or max(1, (os.cpu_count() or 1) // comparison.jobs)
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
+    with log.open("a", encoding="utf-8") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "balanced_thinking.cli.main", *_command(stage, comparison, model)],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+        )
+    return Running(stage, process, log)
+
+
+def _command(stage: Stage, comparison: Comparison, model: str) -> list[str]:
+    if stage.kind == "train":
+        recipe = stage.folder / "recipe.yaml"
+        write_text(recipe, yaml.safe_dump({"model_name_or_path": model, **stage.recipe}, sort_keys=False))
+        return ["sft", "--config", str(recipe)]
+    command = ["evaluate", "--model", model if ARMS[stage.arm].recipe is None else str(stage.folder)]
+    command += ["--benchmark", stage.benchmark, "--output_dir", str(stage.output)]
+    for name in ("limit", "max_new_tokens"):
+        if getattr(comparison, name) is not None:
+            command += [f"--{name}", str(getattr(comparison, name))]
+    if stage.recipe.get("system_prompt") or comparison.recipe.get("system_prompt"):
+        command += ["--system_prompt", comparison.recipe["system_prompt"]]
+    command += ["--blank_images"] * stage.blank_images + ["--answers_only"] * (not ARMS[stage.arm].thinks)
+    return command
+
+
+def _die_with_parent() -> None:
+    """A killed comparison must not leave a stage behind that writes into the folder of its successor (Linux)."""
+    import ctypes
+
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def progress_of(stage: Stage, limit: int | None) -> tuple[int, int | None, str]:
+    """(done, total or None, figures) of a running stage, from the files that it writes."""
+    if stage.kind == "train":
+        rows = read_jsonl(stage.folder / "metrics.jsonl")
+        last = next((row for row in reversed(rows) if "loss" in row), None)
+        if last is None:
+            return 0, stage.recipe.get("max_steps"), ""
+        keys = ("scale/nll_think", "scale/nll_answer")
+        figures = "  ".join(f"{key.removeprefix('scale/')} {last[key]:.2f}" for key in keys if key in last)
+        return last["step"], last["total_steps"], figures
+    file = stage.output / "predictions" / f"{Path(stage.benchmark).stem}.jsonl"
+    rows = read_jsonl(file)
+    right = sum(bool(row.get("correct")) for row in rows)
+    return len(rows), limit, f"accuracy {100 * right / len(rows):.1f} %" if rows else ""
+
+
+class _Display:
+    """A bar for every running stage and one for all of them; plain lines where no terminal is."""
+
+    def __init__(self, stages: Sequence[Stage], waiting: Sequence[Stage]) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        self.console = Console(stderr=True)
+        columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self.progress = Progress(*columns, TextColumn("{task.fields[figures]}"), console=self.console)
+        self.tasks: dict[str, Any] = {}
+        self.said: dict[str, float] = {}
+        done = len(stages) - len(waiting)
+        self.total = self.progress.add_task("all stages", total=len(stages), completed=done, figures="")
+        if done:
+            self.console.print(f"{done} of {len(stages)} stages are complete already")
+        if self.console.is_terminal:
+            self.progress.start()
+
+    def update(self, running: Sequence[Running]) -> None:
+        """Read how far each stage is."""
+        for item in running:
+            label = item.stage.label
+            done, total, figures = progress_of(item.stage, None)
+            if self.console.is_terminal:
+                if label not in self.tasks:
+                    self.tasks[label] = self.progress.add_task(label, total=total, figures="")
+                self.progress.update(self.tasks[label], completed=done, total=total, figures=figures)
+            elif time.perf_counter() - self.said.get(label, item.started) > 30:
+                self.said[label] = time.perf_counter()
+                self.console.print(f"  {label}: {done}{f'/{total}' if total else ''}  {figures}", highlight=False)
+
+    def ended(self, item: Running, *, ok: bool) -> None:
+        """Say what came of a stage; show the end of its log if it failed."""
+        label, seconds = item.stage.label, time.perf_counter() - item.started
+        if label in self.tasks:
+            self.progress.remove_task(self.tasks.pop(label))
+        self.progress.advance(self.total)
+        _, _, figures = progress_of(item.stage, None)
+        mark = "done" if ok else f"FAILED with code {item.process.returncode}, see {item.log}"
+        self.console.print(f"{label}: {mark} in {seconds:.0f} s  {figures if ok else ''}", highlight=False)
+        if not ok:
+            tail = item.log.read_text(encoding="utf-8", errors="replace").strip().split("\n")[-8:]
+            self.console.print("\n".join(f"    {line}" for line in tail), highlight=False, markup=False)
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        if self.console.is_terminal:
+            self.progress.stop()
