@@ -1,0 +1,45 @@
+"""What we rely on in transformers and TRL beyond their documented surface; fails loudly when a release changes it."""
+
+import importlib.metadata
+import inspect
+
+import trl
+from packaging.version import Version
+from transformers import Qwen2_5_VLProcessor, Trainer, TrainerState, TrainingArguments
+
+
+def test_versions_are_the_ones_that_were_read():
+    assert Version("5.23") <= Version(importlib.metadata.version("transformers")) < Version("5.24")
+    assert Version("1.16") <= Version(trl.__version__) < Version("1.17")
+
+
+def test_private_hooks_of_resume():
+    assert list(inspect.signature(Trainer._load_from_checkpoint).parameters) == [
+        "self", "resume_from_checkpoint", "model",
+    ]  # fmt: skip
+    assert list(inspect.signature(Trainer._load_best_model).parameters) == ["self"]
+    source = inspect.getsource(Trainer.train) + inspect.getsource(Trainer._inner_training_loop)
+    assert "self._load_from_checkpoint(" in source
+    # trainer_state.json is written after weights, optimizer, scheduler and random states.
+    saving = inspect.getsource(Trainer._save_checkpoint)
+    order = ["save_model(", "_save_optimizer_and_scheduler(", "_save_rng_state(", "TRAINER_STATE_NAME"]
+    assert [saving.index(part) for part in order] == sorted(saving.index(part) for part in order)
+
+
+def test_hooks_of_the_loss():
+    assert list(inspect.signature(Trainer.get_batch_samples).parameters) == [
+        "self", "epoch_iterator", "num_batches", "device",
+    ]  # fmt: skip
+    assert list(inspect.signature(trl.SFTTrainer.compute_loss).parameters) == [
+        "self", "model", "inputs", "return_outputs", "num_items_in_batch",
+    ]  # fmt: skip
+    assert hasattr(Trainer, "loss_is_scaled_for_ga")
+    assert {"global_step", "max_steps", "num_input_tokens_seen"} <= set(vars(TrainerState(max_steps=1)))
+    assert "skip_prepare_dataset" in inspect.getsource(trl.SFTTrainer.__init__)
+    assert {"activation_checkpointing", "use_cpu", "include_num_input_tokens_seen"} <= set(
+        inspect.signature(TrainingArguments).parameters
+    )
+
+
+def test_processors_tell_the_size_of_pictures():
+    assert hasattr(Qwen2_5_VLProcessor, "_get_num_multimodal_tokens")
