@@ -18,7 +18,7 @@ from typing import Any
 
 
 class BalancedThinkingError(ValueError):
-    """Base of every error that the user can mend."""
+    """Base of every error that the user can mend: one line with what is wrong, where, and what to do."""
 
 
 class ConfigError(BalancedThinkingError):
