@@ -1,0 +1,371 @@
+"""Greedy responses of any transformers vision-language model, in batches whose finished rows leave.
+
+Greedy means the largest logit, without penalties or temperature, whatever the model's ``generation_config`` says; one
+cap holds for all. Everything that depends on the family (positions, token types, cache) is prepared by transformers'
+``generate``; its ``custom_generate`` hook hands the decode loop to ``_decode``, which drops finished rows and keeps the
+cache in buffers with room to grow. Prompts are tokenised as the chat template gives them and padded on the left.
+
+What it leaves out: sampling (``training.grpo`` has TRL's), what a response says (``evaluation.answers``), vLLM
+(``evaluation.vllm_backend``).
+"""
+
+import gc
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from transformers import DynamicCache, GenerationConfig
+from transformers.cache_utils import DynamicLayer
+
+from balanced_thinking.data.rowcheck import image_size, open_image
+from balanced_thinking.data.templates import adds_special_tokens, end_of_turn_ids, render_prompt, tokenizer_of
+from balanced_thinking.errors import EvaluationError
+from balanced_thinking.evaluation.answers import inner_spans
+from balanced_thinking.models.devices import autocast
+
+TAGS = ("<think>", "</think>", "<answer>", "</answer>")
+# Batches among which prompts are sorted by length: enough to save padding, few enough to show results as they come.
+_WINDOW = 16
+_LARGEST_BATCH = 256
+# Selecting rows copies the whole cache once, so it waits until this share of the rows has finished.
+_LEAVE_SHARE = 0.1
+_CACHE_ROOM = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What one question asks: chat messages, and the pictures (paths, bytes or PIL) that they name in order."""
+
+    id: str
+    messages: list[dict[str, Any]]
+    images: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What the model wrote.
+
+    Attributes:
+        text: The text without special tokens, tags kept even if they are special tokens.
+        token_ids: Ids up to the end-of-turn token, which is left out.
+        truncated: Whether the cap was reached without an end of turn.
+        think_tokens: Tokens inside the think tags, tags excluded; None without ``<think>``.
+        answer_tokens: Tokens inside the answer tags; None without ``<answer>``.
+        prefix: What the chat template had already written of the response, such as ``<think>``.
+    """
+
+    text: str
+    token_ids: list[int]
+    truncated: bool
+    think_tokens: int | None
+    answer_tokens: int | None
+    prefix: str = ""
+
+
+@dataclass(slots=True)
+class GenerationStats:
+    """What generation cost: tokens read and written, batches lost to memory and the seconds lost with them."""
+
+    prompt_tokens: int = 0
+    new_tokens: int = 0
+    lost_batches: int = 0
+    lost_seconds: float = 0.0
+    batch_size: int = 0
+
+
+@dataclass(slots=True)
+class Generator:
+    """A model with its processor, ready to answer prompts.
+
+    Args:
+        model: A transformers model with ``generate``, on its device.
+        processor: Its processor, with a chat template.
+        max_new_tokens: Cap on the response, the same for every prompt.
+        batch_size: Prompts at once; None chooses by the model's size. Halved when memory runs out, and stays so.
+        bf16: Autocast to bf16; None: where ``models.devices`` finds that it pays.
+        notify: Called with one line when a batch is lost to memory.
+    """
+
+    model: Any
+    processor: Any
+    max_new_tokens: int
+    batch_size: int | None = None
+    bf16: bool | None = None
+    notify: Callable[[str], None] = print
+    stats: GenerationStats = field(default_factory=GenerationStats)
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise EvaluationError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise EvaluationError(f"batch_size must be at least 1, got {self.batch_size}")
+        self.stats.batch_size = self.batch_size or default_batch_size(self.model)
+
+    def responses(self, prompts: Sequence[Prompt]) -> Iterator[tuple[int, Response]]:
+        """(index of the prompt, its response), batch by batch; within a window the longest prompts come first.
+
+        Raises:
+            EvaluationError: memory does not suffice for a single prompt.
+            DataError: a picture cannot be read.
+        """
+        window = _WINDOW * self.stats.batch_size
+        for first in range(0, len(prompts), window):
+            indices = range(first, min(first + window, len(prompts)))
+            sizes = {i: _prompt_size(prompts[i]) for i in indices}
+            pending = sorted(indices, key=lambda i: sizes[i], reverse=True)
+            while pending:
+                with_pictures = sizes[pending[0]][0]
+                batch = [i for i in pending[: self.stats.batch_size] if sizes[i][0] == with_pictures]
+                answered = self._attempt([prompts[i] for i in batch])
+                if answered is None:
+                    continue
+                pending = pending[len(batch) :]
+                yield from zip(batch, answered, strict=True)
+
+    def _attempt(self, prompts: list[Prompt]) -> list[Response] | None:
+        """Responses of one batch, or None when memory ran out and the batch size was lowered."""
+        start = time.perf_counter()
+        try:
+            return self._answer(prompts)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            reason = str(error).strip().split("\n")[0] or type(error).__name__
+        # Outside the handler, where the traceback no longer keeps the batch's tensors alive.
+        gc.collect()
+        if torch.accelerator.is_available():
+            torch.accelerator.empty_cache()
+        self.stats.lost_batches += 1
+        self.stats.lost_seconds += time.perf_counter() - start
+        if len(prompts) == 1:
+            raise EvaluationError(
+                f"question {prompts[0].id}: memory does not suffice for a single question ({reason}); lower "
+                "max_new_tokens, use smaller pictures, or a device with more memory"
+            )
+        self.stats.batch_size = max(1, min(self.stats.batch_size, len(prompts)) // 2)
+        self.notify(
+            f"out of memory with {len(prompts)} questions at once; goes on with {self.stats.batch_size} "
+            f"({self.stats.lost_seconds:.0f} s lost so far)"
+        )
+        return None
+
+    def _answer(self, prompts: list[Prompt]) -> list[Response]:
+        texts = [render_prompt(self.processor, prompt.messages) for prompt in prompts]
+        inputs = self._encode(prompts, texts)
+        rows = self._generate(inputs)
+        self.stats.prompt_tokens += int(inputs["attention_mask"].sum())
+        self.stats.new_tokens += sum(len(ids) for ids, _ in rows)
+        responses = []
+        for prompt, text, (ids, truncated) in zip(prompts, texts, rows, strict=True):
+            prefix = prefilled(self.processor, prompt.messages, text)
+            responses.append(read_response(self.processor, ids, truncated, prefix=prefix))
+        return responses
+
+    def _encode(self, prompts: list[Prompt], texts: list[str]) -> Any:
+        options: dict[str, Any] = {
+            "padding": True,
+            "padding_side": "left",
+            "return_tensors": "pt",
+            "add_special_tokens": adds_special_tokens(tokenizer_of(self.processor), texts[0]),
+        }
+        if prompts[0].images:
+            options["images"] = [[open_image(image, record=prompt.id) for image in prompt.images] for prompt in prompts]
+        return self.processor(text=texts, **options).to(self.model.device, self.model.dtype)
+
+    @torch.no_grad()
+    def _generate(self, inputs: Any) -> list[tuple[list[int], bool]]:
+        """Ids of each response without the end of turn, and whether it was cut at the cap."""
+        tokenizer, model = tokenizer_of(self.processor), self.model
+        ends = sorted(end_of_turn_ids(tokenizer, model.generation_config))
+        config = greedy_config(self.max_new_tokens, ends, tokenizer.pad_token_id)
+        training = model.training
+        model.eval()
+        try:
+            with self._precision():
+                tokens = model.generate(**inputs, generation_config=config, custom_generate=_decode)
+        finally:
+            model.train(training)
+        end_set = set(ends)
+        rows = []
+        for ids in tokens.tolist():
+            stop = next((i for i, token in enumerate(ids) if token in end_set), len(ids))
+            rows.append((ids[:stop], stop == len(ids)))
+        return rows
+
+    def _precision(self) -> Any:
+        if self.bf16 is None:
+            return autocast(self.model.device)
+        return torch.autocast(self.model.device.type, dtype=torch.bfloat16) if self.bf16 else nullcontext()
+
+
+def default_batch_size(model: Any) -> int:
+    """A power of two from 8 to 256 that shrinks with the model: 256 up to 4 M parameters, 8 from 128 M on."""
+    size = _LARGEST_BATCH
+    while size > 8 and size * model.num_parameters() > 1.1e9:
+        size //= 2
+    return size
+
+
+def greedy_config(max_new_tokens: int, end_ids: Sequence[int], pad_id: int | None) -> GenerationConfig:
+    """Plain greedy decoding: what the model folder says about sampling and penalties is overridden."""
+    return GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        num_beams=1,
+        temperature=1.0,
+        top_k=50,
+        top_p=1.0,
+        repetition_penalty=1.0,
+        no_repeat_ngram_size=0,
+        eos_token_id=list(end_ids),
+        pad_token_id=pad_id if pad_id is not None else end_ids[0],
+        use_cache=True,
+        return_dict_in_generate=False,
+    )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on an accelerator or on the CPU."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error).lower()
+    return any(sign in text for sign in ("out of memory", "not enough memory", "can't allocate memory"))
+
+
+def prefilled(processor: Any, messages: list[dict[str, Any]], prompt: str) -> str:
+    """What the generation prompt writes of the response itself, from its first tag on (``<think>``), else ""."""
+    if not any(tag in prompt for tag in TAGS):
+        return ""
+    asked = render_prompt(processor, messages, generate=False)
+    added = prompt[len(asked) :] if prompt.startswith(asked) else ""
+    starts = [added.find(tag) for tag in TAGS if tag in added]
+    return added[min(starts) :] if starts else ""
+
+
+def read_response(processor: Any, token_ids: list[int], truncated: bool, *, prefix: str = "") -> Response:
+    """Text and lengths of a response from its ids, which end before the end-of-turn token."""
+    tokenizer = tokenizer_of(processor)
+    tags = {tokenizer.convert_tokens_to_ids(tag) for tag in TAGS}
+    hidden = set(tokenizer.all_special_ids) - tags
+    shown = [token for token in token_ids if token not in hidden]
+
+    def decode(count: int) -> str:
+        return tokenizer.decode(shown[:count], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+    text = decode(len(shown))
+    lengths: dict[str, int] = {}
+    for name, (start, end) in inner_spans(prefix + text).items():
+        first, last = (_tokens_before(decode, text, at - len(prefix), len(shown)) for at in (start, end))
+        lengths[name] = last - first
+    return Response(text, token_ids, truncated, lengths.get("think"), lengths.get("answer"), prefix)
+
+
+def _tokens_before(decode: Callable[[int], str], text: str, position: int, count: int) -> int:
+    """Tokens that start before character ``position``, by bisection: no tokenizer gives offsets of generated ids."""
+    if position <= 0:
+        return 0
+    if position >= len(text):
+        return count
+    wanted, low, high = text[:position], 0, count
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if decode(middle).startswith(wanted) else (middle + 1, high)
+    return low
+
+
+def _prompt_size(prompt: Prompt) -> tuple[bool, int, int]:
+    """What a prompt's length grows with: pictures or none, their area, the characters of its text."""
+    areas = [width * height for width, height in (image_size(image, record=prompt.id) for image in prompt.images)]
+    characters = sum(len(str(message["content"])) for message in prompt.messages)
+    return (bool(areas), sum(areas), characters)
+
+
+def _decode(
+    model: Any, input_ids: Int[Tensor, "batch seq"], *, generation_config: Any, **model_inputs: Any
+) -> Int[Tensor, "batch new"]:
+    """The decode loop that ``generate`` calls: greedy, rows leave once they have ended.
+
+    Returns the new tokens only; a row is filled up with the pad token behind its end of turn.
+    """
+    for name in ("logits_processor", "stopping_criteria"):
+        model_inputs.pop(name, None)
+    cap = generation_config.max_length - input_ids.shape[1]
+    device = input_ids.device
+    ends = torch.tensor(generation_config.eos_token_id, device=device)
+    tokens = torch.full((input_ids.shape[0], cap), int(generation_config.pad_token_id), device=device)
+    rows = torch.arange(input_ids.shape[0], device=device)
+    alive = torch.ones_like(rows, dtype=torch.bool)
+    _give_room(model_inputs.get("past_key_values"))
+    step_inputs = model.prepare_inputs_for_generation(input_ids, is_first_iteration=True, **model_inputs)
+    for step in range(cap):
+        outputs = model(**step_inputs, return_dict=True)
+        chosen = outputs.logits[:, -1].float().argmax(dim=-1)
+        tokens[rows[alive], step] = chosen[alive]
+        alive &= ~torch.isin(chosen, ends)
+        living = int(alive.sum())
+        if not living or step == cap - 1:
+            return tokens[:, : step + 1]
+        model_inputs = model._update_model_kwargs_for_generation(outputs, model_inputs)
+        if len(rows) - living >= _LEAVE_SHARE * len(rows):
+            kept = alive.nonzero().squeeze(1)
+            model_inputs = _select_rows(model_inputs, kept, len(rows))
+            rows, chosen, alive = rows[kept], chosen[kept], alive[kept]
+        step_inputs = model.prepare_inputs_for_generation(chosen[:, None], next_sequence_length=1, **model_inputs)
+    return tokens
+
+
+def _select_rows(model_inputs: dict[str, Any], kept: Tensor, batch: int) -> dict[str, Any]:
+    """The inputs of the rows that go on. Pictures have done their work in the first pass."""
+    selected = {}
+    for name, value in model_inputs.items():
+        if name == "past_key_values":
+            value.batch_select_indices(kept)
+        elif isinstance(value, Tensor) and name == "position_ids":
+            # (batch, seq), or (axes, batch, seq) where positions have several axes; a batch of one is shared by all.
+            value = value.index_select(-2, kept) if value.shape[-2] == batch else value
+        elif isinstance(value, Tensor) and name in ("attention_mask", "token_type_ids", "mm_token_type_ids"):
+            value = value.index_select(0, kept)
+        selected[name] = value
+    return selected
+
+
+def _give_room(cache: Any) -> None:
+    """Replaces the plain layers of a dynamic cache; sliding windows and other kinds stay as they are."""
+    if type(cache) is DynamicCache:
+        cache.layers = [_RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+
+
+class _RoomyLayer(DynamicLayer):
+    """A cache layer that writes new tokens into a buffer with room, where the plain one copies all on every step."""
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            self._key_room = self._value_room = key_states[:, :, :0]
+        old = self.get_seq_length()
+        new = old + key_states.shape[-2]
+        if new > self._key_room.shape[-2]:
+            self._key_room = self._grown(self.keys, key_states, new)
+            self._value_room = self._grown(self.values, value_states, new)
+        self._key_room[:, :, old:new] = key_states
+        self._value_room[:, :, old:new] = value_states
+        self.keys, self.values = self._key_room[:, :, :new], self._value_room[:, :, :new]
+        return self.keys, self.values
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        if self.get_seq_length() > 0:
+            self._key_room, self._value_room = self._key_room[indices], self._value_room[indices]
+            length = self.get_seq_length()
+            self.keys, self.values = self._key_room[:, :, :length], self._value_room[:, :, :length]
+
+    @staticmethod
+    def _grown(held: Tensor | None, states: Tensor, length: int) -> Tensor:
+        room = states.new_empty((*states.shape[:2], length + _CACHE_ROOM, states.shape[-1]))
+        if held is not None and held.numel():
+            room[:, :, : held.shape[-2]] = held
+        return room
