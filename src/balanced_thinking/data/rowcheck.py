@@ -332,8 +332,11 @@ def _reason(error: Exception) -> str:
 
 
 def _orientation(image: "Image") -> int:
-    """EXIF orientation 1 to 8. A PNG whose header has none is not searched further: that would decode its pixels."""
-    if image.format == "PNG" and "exif" not in image.info:
+    """EXIF orientation 1 to 8, 1 being upright.
+
+    A PNG whose header has none is not searched further, since that would decode its pixels. PIL turns TIFF itself.
+    """
+    if image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info):
         return 1
     value = image.getexif().get(_ORIENTATION, 1)
     return value if value in range(1, 9) else 1
