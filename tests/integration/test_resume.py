@@ -1,0 +1,255 @@
+"""A run that is killed and started again ends with the same weights, bit for bit; through the real command."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny import tiny_examples
+from trainers import EXACT, config, flat, load, train
+
+from balanced_thinking.data.records import to_trl_row
+from balanced_thinking.errors import CheckpointError
+from balanced_thinking.models.checkpoints import checkpoint_fault, last_checkpoint, load_weights
+from balanced_thinking.training.sft import ScaleSFTTrainer
+
+STEPS = 24
+ADAM = {"optim": "adamw_torch", "learning_rate": 3e-3, "lr_scheduler_type": "cosine", "warmup_steps": 2}
+
+
+def write_data(folder: Path, count: int = 40) -> Path:
+    """A data set as users have it: one JSONL file in TRL's form with pictures beside it."""
+    (folder / "images").mkdir(parents=True)
+    lines = []
+    for example in tiny_examples(count):
+        row = to_trl_row(example)
+        picture = f"images/{example.id}.png"
+        row["images"][0].save(folder / picture)
+        lines.append(json.dumps({**row, "images": [picture]}))
+    path = folder / "train.jsonl"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def command(model: Path, data: Path, output: Path, **changes):
+    settings = {
+        "model_name_or_path": model,
+        "dataset": data,
+        "output_dir": output,
+        "max_steps": STEPS,
+        "per_device_train_batch_size": 2,
+        "gradient_accumulation_steps": 2,
+        "save_steps": 2,
+        "save_total_limit": 2,
+        "logging_steps": 1,
+        "bf16": "false",
+        "report_to": "none",
+        "seed": 3,
+        **ADAM,
+        **changes,
+    }
+    arguments = [text for key, value in settings.items() for text in (f"--{key}", str(value))]
+    return [sys.executable, "-m", "balanced_thinking.cli.main", "sft", *arguments]
+
+
+def start(arguments):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+
+
+def finish(arguments) -> str:
+    process = start(arguments)
+    text, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, text[-3000:]
+    return text
+
+
+def logged_steps(output: Path) -> list[int]:
+    lines = (output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [row["step"] for row in map(json.loads, lines) if "loss" in row]
+
+
+@pytest.fixture(scope="module")
+def unbroken(tiny_folder, tmp_path_factory):
+    """(data, final weights, seconds of training) of a run that nobody kills."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    data = write_data(folder / "data")
+    finish(command(tiny_folder, data, folder / "run"))
+    clock = json.loads((folder / "run" / "clock.json").read_text(encoding="utf-8"))
+    assert logged_steps(folder / "run") == list(range(1, STEPS + 1))
+    return data, load_file(folder / "run" / "model.safetensors"), clock["seconds"]
+
+
+def kill_once(arguments, output: Path, seconds: float, *, on_write: bool) -> bool:
+    """Start, kill at a moment of training (or while a checkpoint is being written); False if it had ended before."""
+    process = start(arguments)
+    deadline = time.time() + 240
+    while not (output / "clock.json").exists() and process.poll() is None and time.time() < deadline:
+        time.sleep(0.002)
+    time.sleep(seconds)
+    if on_write:
+        before = {path.name for path in output.glob("checkpoint-*")}
+        while process.poll() is None and not {path.name for path in output.glob("checkpoint-*")} - before:
+            time.sleep(0.0005)
+        time.sleep(random.random() * 0.02)
+    alive = process.poll() is None
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    return alive
+
+
+def check_kills(tiny_folder, unbroken, tmp_path, *, kills: int, seed: int):
+    data, expected, seconds = unbroken
+    dice = random.Random(seed)
+    output = tmp_path / "run"
+    arguments = command(tiny_folder, data, output)
+    landed = 0
+    for number in range(kills):
+        if not output.exists() or not json.loads((output / "run.json").read_text()).get("finished"):
+            landed += kill_once(arguments, output, dice.random() * seconds / 2, on_write=bool(number % 2))
+    assert landed, "no kill landed while the run was alive"
+    finish(arguments)
+    weights = load_file(output / "model.safetensors")
+    assert weights.keys() == expected.keys()
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+    assert logged_steps(output) == list(range(1, STEPS + 1))
+    clock = json.loads((output / "clock.json").read_text(encoding="utf-8"))
+    assert clock["attempts"] >= 2
+    assert clock["steps"] == STEPS
+
+
+def test_two_kills_change_nothing(tiny_folder, unbroken, tmp_path):
+    check_kills(tiny_folder, unbroken, tmp_path, kills=2, seed=0)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(1, 10))
+def test_many_kills_change_nothing(tiny_folder, unbroken, tmp_path, seed):
+    """Nine runs with two kills each; with the two of the quick test, 20 moments."""
+    check_kills(tiny_folder, unbroken, tmp_path, kills=2, seed=seed)
+
+
+def resumed(folder, rows, output, **changes):
+    model, processor = load(folder)
+    trainer = ScaleSFTTrainer(
+        model,
+        config(output, per_device_train_batch_size=4, save_strategy="steps", save_steps=2, **changes),
+        train_dataset=rows,
+        processing_class=processor,
+    )
+    trainer.train(resume_from_checkpoint=True)
+    return trainer
+
+
+def test_resume_does_not_start_from_the_initial_weights(tiny_folder, tiny_rows, tmp_path):
+    """The upstream fault: with transformers' own loader the weights of step 4 would be lost and nobody told."""
+    common = {"per_device_train_batch_size": 4, "save_strategy": "steps", "save_steps": 2}
+    whole = train(tiny_folder, tiny_rows, tmp_path / "whole", max_steps=6, **common)
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+    shutil.rmtree(tmp_path / "cut" / "checkpoint-6")
+    again = resumed(tiny_folder, tiny_rows, tmp_path / "cut", max_steps=6)
+    assert torch.equal(flat(whole.model), flat(again.model))
+    start_model, _ = load(tiny_folder)
+    kept, _ = load(tmp_path / "cut" / "checkpoint-4")
+    assert not torch.equal(flat(start_model), flat(kept))
+
+
+def test_a_broken_checkpoint_is_passed_over_with_a_message(tiny_folder, tiny_rows, tmp_path, capsys):
+    common = {"per_device_train_batch_size": 4, "save_strategy": "steps", "save_steps": 2}
+    whole = train(tiny_folder, tiny_rows, tmp_path, max_steps=6, **common)
+    for name, spoil in {
+        "trainer_state.json": lambda path: path.unlink(),
+        "model.safetensors": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    }.items():
+        spoil(tmp_path / ("checkpoint-6" if name == "trainer_state.json" else "checkpoint-4") / name)
+    found, passed_over = last_checkpoint(tmp_path)
+    assert found == tmp_path / "checkpoint-2"
+    assert len(passed_over) == 2
+    again = resumed(tiny_folder, tiny_rows, tmp_path, max_steps=6)
+    assert "passed over" in capsys.readouterr().out
+    assert torch.equal(flat(whole.model), flat(again.model))
+
+
+@pytest.mark.parametrize("name", ["trainer_state.json", "model.safetensors", "optimizer.pt", "scheduler.pt"])
+def test_half_a_file_is_noticed(tiny_folder, tiny_rows, tmp_path, name):
+    train(
+        tiny_folder,
+        tiny_rows,
+        tmp_path,
+        max_steps=1,
+        per_device_train_batch_size=4,
+        save_strategy="steps",
+        save_steps=1,
+    )
+    folder = tmp_path / "checkpoint-1"
+    assert checkpoint_fault(folder) is None
+    file = folder / name
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    assert name in (checkpoint_fault(folder) or "")
+
+
+def test_a_missing_tensor_is_an_error(tiny_folder, tmp_path):
+    shutil.copytree(tiny_folder, tmp_path / "broken")
+    tensors = load_file(tmp_path / "broken" / "model.safetensors")
+    name = sorted(tensors)[3]
+    del tensors[name]
+    save_file(tensors, tmp_path / "broken" / "model.safetensors", metadata={"format": "pt"})
+    model, _ = load(tiny_folder)
+    with pytest.raises(CheckpointError, match="1 missing"):
+        load_weights(model, tmp_path / "broken")
+
+
+def test_another_number_of_steps_is_refused_unless_asked_for(tiny_folder, tiny_rows, tmp_path):
+    common = {"per_device_train_batch_size": 4, "save_strategy": "steps", "save_steps": 2}
+    train(tiny_folder, tiny_rows, tmp_path, max_steps=2, **common)
+    with pytest.raises(CheckpointError, match="2 steps"):
+        resumed(tiny_folder, tiny_rows, tmp_path, max_steps=4)
+    assert resumed(tiny_folder, tiny_rows, tmp_path, max_steps=4, scale_new_total_steps=True).state.global_step == 4
+
+
+def test_lora_resumes_exactly(tiny_folder, tiny_rows, tmp_path):
+    from peft import LoraConfig
+
+    def run(output, resume):
+        model, processor = load(tiny_folder)
+        trainer = ScaleSFTTrainer(
+            model,
+            config(output, per_device_train_batch_size=4, max_steps=4, save_strategy="steps", save_steps=2),
+            train_dataset=tiny_rows,
+            processing_class=processor,
+            peft_config=LoraConfig(r=4, target_modules=["q_proj", "v_proj"]),
+        )
+        trainer.train(resume_from_checkpoint=resume)
+        return torch.cat([p.detach().flatten() for n, p in trainer.model.named_parameters() if "lora_" in n])
+
+    whole = run(tmp_path, None)
+    shutil.rmtree(tmp_path / "checkpoint-4")
+    assert torch.equal(whole, run(tmp_path, True))
+
+
+def test_a_finished_run_is_left_alone_and_another_is_refused(tiny_folder, tmp_path):
+    data = write_data(tmp_path / "data", 8)
+    output = tmp_path / "run"
+    changes = {"max_steps": 2}
+    finish(command(tiny_folder, data, output, **changes))
+    assert {"run.json", "metrics.jsonl", "clock.json", "README.md", "model.safetensors"} <= {
+        path.name for path in output.iterdir()
+    }
+    assert "nothing to do" in finish(command(tiny_folder, data, output, **changes))
+    process = start(command(tiny_folder, data, output, **changes, learning_rate_end=1))
+    text, _ = process.communicate()
+    assert process.returncode == 2
+    assert "unknown option --learning_rate_end" in text
+    process = start(command(tiny_folder, data, output, max_steps=3))
+    text, _ = process.communicate()
+    assert process.returncode == 2
+    assert "max_steps: 2 there, 3 now" in text
+    assert EXACT["seed"] == 3
