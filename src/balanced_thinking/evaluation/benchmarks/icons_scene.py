@@ -74,7 +74,7 @@ def blank() -> bytes:
     return _png(Image.new("RGB", (SIDE * CELL, SIDE * CELL), (128, 128, 128)))
 
 
-def _png(picture) -> bytes:  # type: ignore[no-untyped-def]
+def _png(picture) -> bytes:
     from PIL import Image
 
     buffer = BytesIO()

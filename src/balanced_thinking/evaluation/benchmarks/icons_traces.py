@@ -149,7 +149,8 @@ def _reason_count_group(puzzle: Puzzle, rng: random.Random) -> str:
 def _reason_count_same(puzzle: Puzzle, rng: random.Random) -> str:
     kinds, place = kinds_of(puzzle.cells), puzzle.notes["place"]
     asked = expand("{The|That} {cell|one} {asked about|in question|I need}", rng)
-    return f"{asked}, {POSITIONS[place]}, is {kinds[place]}. {_gather(kinds[place], _tally(kinds, kinds[place], rng), rng)}"
+    tally = _gather(kinds[place], _tally(kinds, kinds[place], rng), rng)
+    return f"{asked}, {POSITIONS[place]}, is {kinds[place]}. {tally}"
 
 
 def _reason_compare_icons(puzzle: Puzzle, rng: random.Random) -> str:

@@ -1,0 +1,135 @@
+"""The recipe by which the base of `tiny-qwen2_5_vl` is pre-trained: it learns to see, then to answer at once.
+
+Plain lists of the nine cells come first: every token of the response asks the picture, and sight sets in within a few
+hundred steps where traces alone never bring it about. Then kinds, dense captions and direct questions, name-free ones
+on several hundred further icons too, so that `icons-unseen` can be asked about. No trace is shown.
+Each response counts by the mean over its own tokens (``loss="scale"`` with constant weights), so that a direct answer
+weighs as much as a caption. What it leaves out: the model (``tiny_qwen2_5_vl``), where the base is kept (``presets``).
+"""
+
+import random
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from balanced_thinking.data.example import Example
+from balanced_thinking.data.records import to_trl_row
+from balanced_thinking.evaluation.benchmarks.icons_pretraining import caption_example, direct_example, list_example
+
+SOURCES: dict[str, Callable[..., Example]] = {
+    "list": list_example,
+    "list-kinds": partial(list_example, named=False),
+    "caption": caption_example,
+    "caption-kinds": partial(caption_example, named=False),
+    "direct": direct_example,
+    "direct-kinds": partial(direct_example, named=False),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Steps, rows a step, learning rate, and the mixture: from which share of the run on, which source how often."""
+
+    steps: int
+    rows: int
+    learning_rate: float
+    warmup_steps: int
+    weight_decay: float
+    stages: tuple[tuple[float, dict[str, float]], ...]
+
+
+RECIPE = Recipe(
+    steps=2400,
+    rows=64,
+    learning_rate=1e-3,
+    warmup_steps=70,
+    weight_decay=0.05,
+    stages=(
+        (0.0, {"list": 1}),
+        (0.1, {"list": 1, "list-kinds": 3, "caption": 1, "direct": 1}),
+        (0.4, {"caption": 2, "caption-kinds": 2, "direct": 5, "direct-kinds": 3}),
+    ),
+)
+
+
+def pretrain(untrained: Path, folder: Path, *, recipe: Recipe = RECIPE, seed: int = 0, progress: bool = True) -> Path:
+    """Pre-train the model in ``untrained``; stopped and started again with the same ``folder``, it goes on.
+
+    Returns:
+        ``folder``, with the trained model in bfloat16 and the processor at its top, and checkpoints while it runs.
+    """
+    import torch
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    from balanced_thinking.models.checkpoints import last_checkpoint
+    from balanced_thinking.training.callbacks import Clock, Console, MetricsFile
+    from balanced_thinking.training.sft import ScaleSFTTrainer
+
+    processor = AutoProcessor.from_pretrained(untrained)
+    model = AutoModelForImageTextToText.from_pretrained(untrained, attn_implementation={"text_config": "eager"})
+    trainer = ScaleSFTTrainer(
+        model,
+        _config(folder, recipe, seed),
+        train_dataset=make_dataset(recipe, seed),
+        processing_class=processor,
+        callbacks=[MetricsFile(folder), Clock(folder), *([Console(folder.name)] if progress else [])],
+    )
+    checkpoint, _ = last_checkpoint(folder)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    trained = AutoModelForImageTextToText.from_pretrained(untrained, dtype=torch.bfloat16)
+    trained.load_state_dict(trainer.accelerator.unwrap_model(trainer.model).state_dict())
+    trained.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    for done in folder.glob("checkpoint-*"):
+        shutil.rmtree(done)
+    return folder
+
+
+def make_dataset(recipe: Recipe, seed: int) -> Any:
+    """The rows of the whole run in order, each made when it is read, so a resumed run skips without making them."""
+    from datasets import Dataset
+
+    def rows(batch: dict[str, list[int]]) -> dict[str, list[Any]]:
+        made = [to_trl_row(make_row(number, recipe, seed)) for number in batch["number"]]
+        return {key: [row[key] for row in made] for key in made[0]}
+
+    return Dataset.from_dict({"number": list(range(recipe.steps * recipe.rows))}).with_transform(rows)
+
+
+def make_row(number: int, recipe: Recipe, seed: int) -> Example:
+    """The example at one place of the run: its source drawn from the mixture of its stage."""
+    share = number / (recipe.steps * recipe.rows)
+    mixture = [sources for start, sources in recipe.stages if share >= start][-1]
+    source = random.Random(f"{seed}/{number}").choices(list(mixture), list(mixture.values()))[0]
+    return SOURCES[source](number, seed=seed)
+
+
+def _config(folder: Path, recipe: Recipe, seed: int) -> Any:
+    from balanced_thinking.training.sft_config import ScaleSFTConfig
+
+    return ScaleSFTConfig(
+        output_dir=str(folder),
+        loss="scale",
+        scale_shape="constant",
+        scale_start={"think": 1.0, "answer": 1.0},
+        scale_on_malformed="keep",
+        scale_check="lazy",
+        max_steps=recipe.steps,
+        per_device_train_batch_size=recipe.rows,
+        learning_rate=recipe.learning_rate,
+        warmup_steps=recipe.warmup_steps,
+        weight_decay=recipe.weight_decay,
+        adam_beta2=0.98,
+        lr_scheduler_type="cosine",
+        train_sampling_strategy="sequential",
+        max_length=None,
+        seed=seed,
+        logging_steps=20,
+        save_steps=200,
+        save_total_limit=1,
+        report_to="none",
+        disable_tqdm=True,
+    )
