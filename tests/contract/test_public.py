@@ -4,6 +4,8 @@ import dataclasses
 import importlib
 import inspect
 
+import pytest
+
 import balanced_thinking as bt
 
 PUBLIC = {
@@ -22,12 +24,8 @@ def test_public_names_load_and_are_documented():
 
 
 def test_an_unknown_name_is_an_attribute_error():
-    try:
+    with pytest.raises(AttributeError, match="no_such_name"):
         bt.no_such_name  # noqa: B018
-    except AttributeError as error:
-        assert "no_such_name" in str(error)
-    else:
-        raise AssertionError
 
 
 def test_signatures():

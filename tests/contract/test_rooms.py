@@ -95,7 +95,8 @@ def test_torch_stays_where_it_belongs(path):
     "statement",
     [
         "import balanced_thinking",
-        "import balanced_thinking as bt; bt.SegmentSchedule().weights(0.5); bt.find_segments('<think>a</think><answer>b</answer>')",
+        "import balanced_thinking as bt; bt.SegmentSchedule().weights(0.5)",
+        "import balanced_thinking as bt; bt.find_segments('<think>a</think><answer>b</answer>')",
         "import balanced_thinking as bt; bt.parse_response('x'); bt.answers_match('1', '1', kind='number')",
         "from balanced_thinking.cli.main import main; main(['--help'])",
         "import balanced_thinking.data.rowcheck, balanced_thinking.data.datacheck, balanced_thinking.data.records",

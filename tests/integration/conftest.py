@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import tiny_examples, tiny_qwen2_5_vl
 
 from balanced_thinking.data.records import to_dataset
+from tiny import tiny_examples, tiny_qwen2_5_vl
 
 
 @pytest.fixture(scope="session")

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import tiny_examples
-from trainers import EXACT, config, flat, load, train
 
 from balanced_thinking.data.records import to_trl_row
 from balanced_thinking.errors import CheckpointError
 from balanced_thinking.models.checkpoints import checkpoint_fault, last_checkpoint, load_weights
 from balanced_thinking.training.sft import ScaleSFTTrainer
+from tiny import tiny_examples
+from trainers import EXACT, config, flat, load, train
 
 STEPS = 24
 ADAM = {"optim": "adamw_torch", "learning_rate": 3e-3, "lr_scheduler_type": "cosine", "warmup_steps": 2}

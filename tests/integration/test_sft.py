@@ -3,13 +3,13 @@
 import datasets
 import pytest
 import torch
-from tiny import tiny_examples
-from trainers import config, drift, flat, load, losses, train
 from trl import SFTConfig, SFTTrainer
 
 from balanced_thinking.data.records import to_dataset, to_trl_row
 from balanced_thinking.errors import ConfigError, DataError
 from balanced_thinking.training.sft import ScaleSFTTrainer
+from tiny import tiny_examples
+from trainers import config, drift, flat, load, losses, train
 
 STOCK = {"gradient_checkpointing": False, "use_cpu": True, "max_length": 1024}
 

@@ -17,7 +17,9 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("--backend", default="transformers", help="transformers or vllm")
     parser.add_argument("--blank_images", action="store_true", help="replace every picture by a grey one")
     parser.add_argument("--system_prompt", help="the one used in training")
-    parser.add_argument("--answers_only", action="store_true", help="the model answers without thinking (malformed: n/a)")
+    parser.add_argument(
+        "--answers_only", action="store_true", help="the model answers without thinking (malformed: n/a)"
+    )
     options = parser.parse_all(argv)
 
     from pathlib import Path

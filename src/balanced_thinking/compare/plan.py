@@ -33,9 +33,7 @@ ARMS: dict[str, Arm] = {
     "answer-only": Arm("SFT on the answer alone", {"loss": "token_mean", "without_think": True}, thinks=False),
     "sft": Arm("plain SFT: the mean over all response tokens", {"loss": "token_mean"}),
     "scale": Arm("SCALe-SFT: segment means, cosine from think to answer", {"loss": "scale"}),
-    **{
-        f"scale:{name}": Arm(f"SCALe-SFT, preset {name}", {"loss": "scale", "scale_preset": name}) for name in PRESETS
-    },
+    **{f"scale:{name}": Arm(f"SCALe-SFT, preset {name}", {"loss": "scale", "scale_preset": name}) for name in PRESETS},
     "static": Arm(
         "segment means, 0.5 and 0.5 throughout",
         {"loss": "scale", "scale_shape": "constant", "scale_start": _HALF, "scale_end": _HALF},

@@ -43,7 +43,8 @@ def _curves(comparison: Comparison, output: Path) -> list[tuple[Stage, list[dict
 
 
 def _plot_nll(curves: Sequence[tuple[Stage, list[dict[str, Any]]]], colours: dict[str, str], path: Path) -> bool:
-    keys = [key for key in ("scale/nll_think", "scale/nll_answer") if any(key in row for _, rows in curves for row in rows)]
+    logged = {key for _, rows in curves for row in rows for key in row}
+    keys = [key for key in ("scale/nll_think", "scale/nll_answer") if key in logged]
     if not keys:
         return False
     figure, axes = _axes(len(keys))
@@ -51,7 +52,7 @@ def _plot_nll(curves: Sequence[tuple[Stage, list[dict[str, Any]]]], colours: dic
         for stage, rows in curves:
             points = [(row["step"], row[key]) for row in rows if key in row]
             _line(axis, points, colours[stage.arm], stage.arm)
-        axis.set(title=key.removeprefix("scale/nll_"), xlabel="optimizer step", ylabel="nll (nats a token)", ylim=(0, None))
+        axis.set(title=key.removeprefix("scale/nll_"), xlabel="optimizer step", ylabel="nats a token", ylim=(0, None))
         _legend(axis)
     return _save(figure, path)
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from balanced_thinking.compare.plan import ARMS, BLANK, Comparison, Stage, plan_stages
+from balanced_thinking.compare.plan import ARMS, Comparison, Stage, plan_stages
 from balanced_thinking.compare.plots import write_plots
 from balanced_thinking.compare.statistics import REFERENCE, Cell, cells
 from balanced_thinking.runinfo import package_versions, read_jsonl, source_commit, write_text
@@ -74,10 +74,10 @@ def _legend(rows: Sequence[dict[str, Any]]) -> str:
     """What the columns mean, with the basis of the intervals as the statistics name it."""
     bases = {cell.difference.basis for arms in cells(rows).values() for cell in arms.values() if cell.difference}
     parts = [
-        "Accuracy ± standard error (with several seeds: of the seed means); differences in points, with the widest 95 % "
-        'interval; "not resolved" where an interval holds zero.',
+        "Accuracy ± standard error (with several seeds: of the seed means); differences in points, with the widest "
+        '95 % interval; "not resolved" where an interval holds zero.',
         *(f"Intervals: {basis}." for basis in sorted(bases)),
-        "Malformed: responses that are not <think>..</think><answer>..</answer>; n/a for arms whose format has no think.",
+        "Malformed: not of the form <think>..</think><answer>..</answer>; n/a for arms whose format has no think.",
     ]
     return " ".join(parts)
 
@@ -168,7 +168,7 @@ def _escaped(text: str) -> str:
 
 
 _CITE = (
-    "Method: SCALe, Perek, Wiesel, Dekel, Shabtay, Schwartz: Balanced Thinking: Improving Chain of Thought Training in "
-    "Vision Language Models, arXiv:2603.18656, 2026. Icons: Twemoji, CC-BY 4.0, where the benchmarks named icons are used."
+    "Method: SCALe; Perek, Wiesel, Dekel, Shabtay, Schwartz: Balanced Thinking: Improving Chain of Thought Training in "
+    "Vision Language Models, arXiv:2603.18656, 2026. Pictures of the benchmarks icons and icons-unseen: Twemoji, "
+    "Copyright 2019 Twitter, Inc and other contributors, CC-BY 4.0, resized on coloured ground."
 )
-__all__ = ["BLANK", "print_table", "write_report"]

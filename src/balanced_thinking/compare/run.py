@@ -78,7 +78,10 @@ def run_comparison(comparison: Comparison, output: Path, *, resolve: Any = str) 
     rows = gather(comparison, output)
     _write_results(rows, output)
     if failed:
-        print(f"{len(failed)} of {len(stages)} stages failed: {', '.join(stage.label for stage in failed)}", file=sys.stderr)
+        print(
+            f"{len(failed)} of {len(stages)} stages failed: {', '.join(stage.label for stage in failed)}",
+            file=sys.stderr,
+        )
     return rows
 
 
@@ -139,7 +142,8 @@ def _same_settings(comparison: Comparison, output: Path) -> None:
     if before is not None and content_hash(before) != content_hash(fixed):
         changed = sorted(key for key in fixed if before.get(key) != fixed[key])
         raise ConfigError(
-            f"{output} holds a comparison with other settings ({', '.join(changed)}); choose another folder, or remove it"
+            f"{output} holds a comparison with other settings ({', '.join(changed)}); "
+            "choose another folder, or remove it"
         )
     write_json(file, {**run_info(settings), "fixed": fixed})
 
@@ -147,7 +151,7 @@ def _same_settings(comparison: Comparison, output: Path) -> None:
 def _startable(waiting: Sequence[Stage], running: Sequence[Running], jobs: int) -> list[Stage]:
     """Stages whose needs are met; never two in one folder at once."""
     taken = {item.stage.folder for item in running}
-    chosen = []
+    chosen: list[Stage] = []
     for stage in waiting:
         if len(running) + len(chosen) >= jobs:
             break

@@ -2,8 +2,8 @@
 
 transformers 5.23 loads a checkpoint's weights into a live model with ``strict=False`` and by raw key; on Qwen2.5-VL,
 LLaVA-NeXT and Gemma 3 nearly all keys miss, so training silently restarts from the initial weights. Here weights go
-through ``from_pretrained`` (which knows the key mapping) and a missing key is an error. The private hooks of ``Trainer``
-that this needs are overridden in this module only; tests/contract/test_upstream.py fails when they change.
+through ``from_pretrained`` (which knows the key mapping) and a missing key is an error. The private hooks of
+``Trainer`` that this needs are overridden in this module only; tests/contract/test_upstream.py fails when they change.
 What it leaves out: FSDP and DeepSpeed checkpoints, whose own formats load strictly by themselves.
 """
 
@@ -132,7 +132,7 @@ def last_checkpoint(output_dir: str | Path) -> tuple[Path | None, list[str]]:
     """Newest checkpoint that can be resumed from, and one line for each newer one that cannot."""
     pattern = re.compile(rf"^{PREFIX_CHECKPOINT_DIR}-(\d+)$")
     found = [(int(m[1]), path) for path in Path(output_dir).glob("*") if (m := pattern.match(path.name))]
-    passed_over = []
+    passed_over: list[str] = []
     for _, path in sorted(found, reverse=True):
         fault = checkpoint_fault(path)
         if fault is None:
@@ -144,9 +144,9 @@ def last_checkpoint(output_dir: str | Path) -> tuple[Path | None, list[str]]:
 class StrictResume:
     """Mixin over ``transformers.Trainer``: resume and load-best by ``load_weights``, from valid checkpoints only.
 
-    ``train(resume_from_checkpoint=True)`` takes the newest valid checkpoint, and says which it passed over. A checkpoint
-    of a run with another number of total steps is refused unless ``allow_new_total_steps`` is set, since every
-    schedule would bend.
+    ``train(resume_from_checkpoint=True)`` takes the newest valid checkpoint, and says which it passed over. A
+    checkpoint of a run with another number of total steps is refused unless ``allow_new_total_steps`` is set, since
+    every schedule would bend.
     """
 
     allow_new_total_steps = False

@@ -30,22 +30,22 @@ class Targets(NamedTuple):
         labels: Token that each position must predict; -100 where nothing is trained.
         segment_ids: Segment of that token; 0 = outside every segment.
         weights: Weight of each segment, or None for one weight on every trained token (``token_mean``, evaluation).
-        count: Denominator: responses of the whole step, or trained tokens of the whole step when ``weights`` is None.
+        denominator: Responses of the whole step, or its trained tokens when ``weights`` is None.
         segment_counts: Tokens of each segment in the whole step, for pooled means; None for means per response.
     """
 
     labels: Int[Tensor, "batch seq"]
     segment_ids: Int[Tensor, "batch seq"]
     weights: Mapping[str, float] | None
-    count: int
+    denominator: int
     segment_counts: Mapping[str, int] | None = None
 
     def token_weights(self) -> Float[Tensor, "batch seq"]:
         """Weight of each position's nll in the loss."""
         if self.weights is None:
-            return (self.labels != -100).to(torch.float32) / max(self.count, 1)
+            return (self.labels != -100).to(torch.float32) / max(self.denominator, 1)
         return token_weights(
-            self.segment_ids, self.weights, sequence_count=max(self.count, 1), segment_counts=self.segment_counts
+            self.segment_ids, self.weights, sequence_count=max(self.denominator, 1), segment_counts=self.segment_counts
         )
 
 
@@ -86,7 +86,7 @@ def load_model(
     return model.eval().to(device or default_device()), processor
 
 
-def add_weighted_head(model: nn.Module) -> None:
+def add_weighted_head(model: Any) -> None:
     """Let ``model(..., targets=Targets(...))`` return a ``WeightedOutput`` instead of logits.
 
     Other calls are passed on unchanged, so generation and TRL's own head keep working. Call it on the base model
@@ -115,7 +115,7 @@ def add_weighted_head(model: nn.Module) -> None:
     model.forward = types.MethodType(forward, model)
 
 
-def _score(head: nn.Module, hidden: Tensor, targets: Targets, *, softcap: float | None, scale: float) -> WeightedOutput:
+def _score(head: Any, hidden: Tensor, targets: Targets, *, softcap: float | None, scale: float) -> WeightedOutput:
     weight, bias = head.weight, getattr(head, "bias", None)
     targets = targets._replace(
         labels=targets.labels.to(weight.device), segment_ids=targets.segment_ids.to(weight.device)

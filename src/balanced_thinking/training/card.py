@@ -24,7 +24,7 @@ def write_card(folder: Path, run: dict[str, Any], history: Sequence[dict[str, An
         "base_model": config.get("model_name_or_path"),
         "tags": ["balanced-thinking", "trl", "sft", *(["scale"] if config.get("loss") == "scale" else [])],
     }
-    last = next((entry for entry in reversed(history) if "loss" in entry), {})
+    last: dict[str, Any] = next((entry for entry in reversed(history) if "loss" in entry), {})
     rows = [f"| {name} | {config[name]} |" for name in _SHOWN if config.get(name) not in (None, "")]
     figures = [f"| {name} | {value:.4g} |" for name, value in last.items() if isinstance(value, int | float)]
     stage = run.get("stage", {})

@@ -1,6 +1,6 @@
 """SCALe-SFT as a drop-in for TRL's ``SFTTrainer``.
 
-Same arguments and data; the loss is ``sum over tokens of weight * nll`` with every weight known before the forward pass:
+Same arguments and data; the loss is ``sum over tokens of weight * nll``, every weight known before the forward pass:
 
     loss="scale"       w_s(p) / |S[b, s]| / B       p = completed steps / total steps, B = responses of the whole step
     loss="token_mean"  1 / N                        N = response tokens of the whole step (plain SFT)
@@ -14,7 +14,7 @@ Source: SCALe, Perek et al. 2026, arXiv:2603.18656; decisions of ours in docs/me
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from datasets import Dataset, IterableDataset
@@ -36,7 +36,7 @@ from balanced_thinking.training.sft_config import ScaleSFTConfig
 
 
 class ScaleSFTTrainer(StrictResume, SFTTrainer):
-    """``trl.SFTTrainer`` with the SCALe loss, or with plain SFT (``loss="token_mean"``) that is exact under accumulation.
+    """``trl.SFTTrainer`` with the SCALe loss, or with plain SFT (``loss="token_mean"``), exact under accumulation.
 
     Args:
         model: A folder, hub id, model or PEFT model, as for ``SFTTrainer``.
@@ -56,7 +56,7 @@ class ScaleSFTTrainer(StrictResume, SFTTrainer):
     """
 
     loss_is_scaled_for_ga = True
-    _tag_names = ["trl", "sft", "scale"]
+    _tag_names: ClassVar[list[str]] = ["trl", "sft", "scale"]
 
     def __init__(
         self,
@@ -100,10 +100,10 @@ class ScaleSFTTrainer(StrictResume, SFTTrainer):
         self._step_counts: list[int] = []
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
-        """As ``Trainer``; also counts the step's responses, response tokens and tokens of each segment, on all ranks."""
+        """As ``Trainer``; also counts the step's responses, response tokens and tokens by segment, on all ranks."""
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         if batches:
-            counts = sum(self._counts_of(batch) for batch in batches)
+            counts = torch.stack([self._counts_of(batch) for batch in batches]).sum(dim=0)
             self._step_counts = self._sum_over_ranks(counts.to(device)).tolist()
         return batches, items
 
@@ -163,8 +163,8 @@ class ScaleSFTTrainer(StrictResume, SFTTrainer):
         missing = [key for key in TARGET_KEYS if key not in batch]
         if missing:
             raise ConfigError(
-                f"the data_collator delivers no {missing[0]}; it must give {' and '.join(TARGET_KEYS)}, integers of the "
-                "shape of input_ids, position t telling of token t + 1 (see docs/architecture.md)"
+                f"the data_collator delivers no {missing[0]}; it must give {' and '.join(TARGET_KEYS)}, integers of "
+                "the shape of input_ids, position t telling of token t + 1 (see docs/architecture.md)"
             )
         return TARGET_KEYS
 

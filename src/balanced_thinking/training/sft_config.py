@@ -6,7 +6,7 @@ chosen when the user does not: TRL turns bf16 on and then refuses a machine with
 
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from trl import SFTConfig
@@ -53,7 +53,7 @@ class ScaleSFTConfig(SFTConfig):
         ConfigError: a value is unknown or contradicts another; the message names the field.
     """
 
-    _VALID_DICT_FIELDS = [*SFTConfig._VALID_DICT_FIELDS, "scale_start", "scale_end"]
+    _VALID_DICT_FIELDS: ClassVar[list[str]] = [*SFTConfig._VALID_DICT_FIELDS, "scale_start", "scale_end"]
 
     loss: str = field(default="scale", metadata={"help": "scale or token_mean (plain SFT)", "choices": list(LOSSES)})
     scale_preset: str = field(default="complementary", metadata={"help": "End points of the schedule by name."})
@@ -75,7 +75,7 @@ class ScaleSFTConfig(SFTConfig):
     scale_new_total_steps: bool = field(
         default=False, metadata={"help": "Allow resuming with another number of total steps."}
     )
-    gradient_checkpointing: bool | None = field(  # type: ignore[assignment]
+    gradient_checkpointing: bool | None = field(
         default=None, metadata={"help": "Trade compute for memory; unset: on with an accelerator, off on CPU."}
     )
     include_num_input_tokens_seen: str | bool = field(
@@ -122,7 +122,7 @@ class ScaleSFTConfig(SFTConfig):
         order += [name for name in start if name not in order]
         return SegmentSchedule(self.scale_shape, {n: start[n] for n in order}, {n: end[n] for n in order if n in end})
 
-    def _choose_device(self) -> None:
+    def _choose_device(self: Any) -> None:
         if not torch.accelerator.is_available():
             self.use_cpu = True
         if self.activation_checkpointing is None:
