@@ -76,17 +76,20 @@ def load_examples(
     first = next(records, None)
     if first is None:
         raise DataError("the file holds no records", file=path, remedy="give at least one")
-    unnamed = [theirs for theirs in options.columns.values() if theirs not in first.fields]
-    if unnamed:
-        remedy = f"its columns are {', '.join(map(str, first.fields))}"
-        raise first.place.error(f"columns names {unnamed[0]!r}, which is not there", field=unnamed[0], remedy=remedy)
+    _check_columns(options.columns, first)
     name, reason = choose_format(format, _renamed(first, options.columns))
     logger.info("%s: format %s, since %s", path, name, reason)
-    unknown = [ours for ours in options.columns if ours not in FORMATS[name].FIELDS]
-    if unknown:
-        known = ", ".join(FORMATS[name].FIELDS)
-        raise ConfigError(f"columns: format {name} has no field {unknown[0]!r}; its fields are {known}")
     return _examples(chain([first], records), FORMATS[name], options, path)
+
+
+def _check_columns(columns: Mapping[str, str], first: Record) -> None:
+    known = dict.fromkeys(name for reader in FORMATS.values() for name in reader.FIELDS)
+    for ours, theirs in columns.items():
+        if ours not in known:
+            raise ConfigError(f"columns: no format has a field {ours!r}; the fields are {', '.join(known)}")
+        if theirs not in first.fields:
+            remedy = f"its columns are {', '.join(map(str, first.fields))}"
+            raise first.place.error(f"columns names {theirs!r}, which is not there", field=theirs, remedy=remedy)
 
 
 def _examples(records: Iterable[Record], reader: Format, options: Options, path: Path) -> Iterator[Example]:
