@@ -54,6 +54,8 @@ def read(record: Record, options: Options, notes: Notes) -> Example:
     field = "messages" if fields.get("messages") is not None else "prompt"
     turns, images = normalise_messages(_messages(fields, place), read_images(fields, place), place, field)
     response = turns.pop() if turns[-1]["role"] == "assistant" else None
+    if response is None and field == "prompt" and fields.get("completion") is not None:
+        raise place.error("the completion does not end with an assistant turn", field="completion")
     choices = _choices(fields.get("choices"), place)
     question = _question(turns, len(images), place, notes)
     think, answer = _think_and_answer(fields, response, options, place)
@@ -89,8 +91,6 @@ def _messages(fields: dict[str, Any], place: Place) -> list[Any]:
         if not isinstance(value, str | list | None):
             raise place.error(f"must be text or a list of messages, not {type(value).__name__}", field=name)
         messages += [{"role": role, "content": value}] if isinstance(value, str) else value or []
-    if fields.get("completion") is not None and messages and messages[-1].get("role") != "assistant":
-        raise place.error("the completion does not end with an assistant turn", field="completion")
     return messages
 
 

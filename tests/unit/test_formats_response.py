@@ -1,0 +1,225 @@
+"""``data.formats.response``: think and answer out of a response in four ways, and answers in the form of their kind."""
+
+import pytest
+
+from balanced_thinking.data.formats.response import answer_text, clean_answer, is_decimal, split_response, typed_answer
+from balanced_thinking.data.rowcheck import Place
+from balanced_thinking.errors import DataError, SegmentError
+
+PLACE = Place("r", "f.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("text", "think", "answer"),
+    [
+        ("<think>a</think><answer>b</answer>", "a", "b"),
+        ("<think> a </think><answer> b </answer>", "a", "b"),
+        ("<think> R </think><answer> Final Answer:B </answer>", "R", "B"),
+        ("<think>a\n\nb</think>\n<answer>\nb c\n</answer>\n", "a\n\nb", "b c"),
+        ("<answer>b</answer>", None, "b"),
+        ("<think></think><answer>b</answer>", "", "b"),
+        ("a</think><answer>b</answer>", "a", "b"),  # the opening tag was part of the prompt
+        ("<think>see <answer>x</answer></think><answer>b</answer>", "see <answer>x</answer>", "b"),
+        ("x<think>a</think>y<answer>b</answer>z", "a", "b"),
+    ],
+)
+def test_by_tag(text, think, answer):
+    assert split_response(text, "tag", PLACE, "completion") == (think, answer)
+
+
+@pytest.mark.parametrize(
+    ("text", "think", "answer"),
+    [
+        ("<think>a</think>It is \\boxed{7}.", "a", "7"),
+        ("<think>\\boxed{1}</think>\\boxed{2} or \\boxed{3}", "\\boxed{1}", "3"),
+        ("\\boxed{\\frac{1}{2}}", None, "\\frac{1}{2}"),
+        ("\\boxed{a} \\boxed{b", None, "a"),
+        ("<think>a</think><answer>\\boxed{ 9 }</answer>", "a", "9"),
+    ],
+)
+def test_by_box(text, think, answer):
+    assert split_response(text, "boxed", PLACE, "completion") == (think, answer)
+
+
+@pytest.mark.parametrize(
+    ("text", "think", "answer"),
+    [
+        ("<think>a</think> b c ", "a", "b c"),
+        ("<think>a</think>\n**Answer:** b", "a", "b"),
+        ("four", None, "four"),
+        ("a</think>b", "a", "b"),
+        ("Answer: four", None, "four"),
+    ],
+)
+def test_by_what_follows_the_trace(text, think, answer):
+    assert split_response(text, "after_think", PLACE, "completion") == (think, answer)
+
+
+@pytest.mark.parametrize(("text", "think"), [("<think>a</think>whatever", "a"), ("whatever", None), ("", None)])
+def test_by_field_only_the_trace_is_read(text, think):
+    assert split_response(text, "field", PLACE, "completion") == (think, None)
+
+
+@pytest.mark.parametrize(
+    ("answer_from", "text", "kind"),
+    [
+        ("tag", "<think>a", "unclosed-think"),
+        ("boxed", "<think>a \\boxed{3}", "unclosed-think"),
+        ("after_think", "<think>a", "unclosed-think"),
+        ("field", "<think>a", "unclosed-think"),
+        ("tag", "<think>a</think>b", "no-answer"),
+        ("tag", "", "no-answer"),
+        ("tag", "<think>a</think><answer>b", "unclosed-answer"),
+        ("tag", "<think>a</think><answer> </answer>", "empty-answer"),
+        ("tag", "<think>a</think><answer>Final Answer: </answer>", "empty-answer"),
+        ("tag", "<think>a</think><answer>b</answer><answer>c</answer>", "duplicate"),
+        ("tag", "<answer>b</answer><think>a</think>", "order"),
+        ("boxed", "<think>\\boxed{1}</think>no box", "no-answer"),
+        ("boxed", "\\boxed{}", "empty-answer"),
+        ("after_think", "<think>a</think> ", "empty-answer"),
+    ],
+)
+def test_faults_have_kind_place_and_remedy(answer_from, text, kind):
+    with pytest.raises(SegmentError) as caught:
+        split_response(text, answer_from, PLACE, "completion")
+    assert caught.value.kind == kind
+    assert str(caught.value).startswith("f.jsonl, record r, field completion: ")
+    assert caught.value.remedy
+
+
+def test_a_missing_tag_leads_to_the_other_ways():
+    with pytest.raises(SegmentError, match="answer_from can also be boxed, after_think or field"):
+        split_response("<think>a</think>b", "tag", PLACE, "completion")
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("b", "b"),
+        (" b\n", "b"),
+        ("Final Answer:B", "B"),
+        ("Final Answer: B", "B"),
+        ("final answer :B", "B"),
+        ("Answer: 3", "3"),
+        ("**Answer:** 3", "3"),
+        ("**Final Answer**: 3", "3"),
+        ("The answer: 3", "The answer: 3"),
+        ("Answer", "Answer"),
+        ("Answers: 3", "Answers: 3"),
+        ("", ""),
+    ],
+)
+def test_a_leading_answer_label_is_removed(text, answer):
+    assert clean_answer(text) == answer
+
+
+@pytest.mark.parametrize(("value", "text"), [("a", "a"), (" a ", "a"), (3, "3"), (2.5, "2.5"), ("Answer: x", "x")])
+def test_the_field_answer_as_text(value, text):
+    assert answer_text(value, PLACE) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (None, "an answer must be text or a number, not null"),
+        (True, "not bool"),
+        (["a"], "not list"),
+        ("", "the answer is empty"),
+        (" ", "the answer is empty"),
+        ("Answer:", "the answer is empty"),
+    ],
+)
+def test_a_field_answer_that_cannot_be_used(value, message):
+    with pytest.raises(DataError, match=message):
+        answer_text(value, PLACE)
+
+
+@pytest.mark.parametrize("text", ["0", "21", "-3", "+4", "−5", "1,234", "12,345,678.9", "0.5", ".5", "007"])
+def test_decimal_numbers(text):
+    assert is_decimal(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "-", ".", "1.", "1/2", "1e5", "12,34", "one", "3 dogs", "5%", "$5", "1.2.3", "B", "²", "--1", "1 000"]
+)
+def test_what_is_no_decimal_number(text):
+    assert not is_decimal(text)
+
+
+@pytest.mark.parametrize(
+    ("answer", "choices", "kind"),
+    [
+        ("B", ("x", "y"), "choice"),
+        ("3", None, "number"),
+        ("-1.5", None, "number"),
+        ("dog", None, "text"),
+        ("B", None, "text"),
+    ],
+)
+def test_the_kind_is_inferred(answer, choices, kind):
+    assert typed_answer(answer, None, choices, PLACE) == (answer, kind)
+
+
+@pytest.mark.parametrize("kind", ["number", "text"])
+def test_a_kind_that_is_given_is_kept(kind):
+    assert typed_answer("3", kind, None, PLACE) == ("3", kind)
+    assert typed_answer("3", kind, ("3", "4"), PLACE) == ("3", kind)
+
+
+def test_an_unknown_kind_is_refused():
+    with pytest.raises(DataError, match="field kind: unknown kind 'mcq'; use one of choice, number, text"):
+        typed_answer("3", "mcq", None, PLACE)
+
+
+@pytest.mark.parametrize(
+    ("answer", "letter"),
+    [
+        ("B", "B"),
+        ("b", "B"),
+        ("(B)", "B"),
+        ("[b]", "B"),
+        ("B.", "B"),
+        ("B:", "B"),
+        ("(b).", "B"),
+        ("a dog", "B"),
+        ("A dog", "B"),
+        ("a dog.", "B"),
+        ("B. a dog", "B"),
+        ("B: A dog", "B"),
+        ("(B) a dog", "B"),
+        ("B) a dog.", "B"),
+        ("a cat", "A"),
+    ],
+)
+def test_a_choice_becomes_its_letter(answer, letter):
+    assert typed_answer(answer, None, ("a cat", "a dog"), PLACE) == (letter, "choice")
+
+
+@pytest.mark.parametrize(("answer", "letter"), [("B", "B"), ("(d)", "D"), ("C. whatever", "C")])
+def test_a_letter_without_choices(answer, letter):
+    assert typed_answer(answer, "choice", None, PLACE) == (letter, "choice")
+
+
+def test_choices_that_are_letters_are_read_as_letters():
+    assert typed_answer("B", None, ("B", "A"), PLACE)[0] == "B"
+
+
+def test_a_letter_beyond_the_choices_may_be_the_text_of_one():
+    assert typed_answer("x", None, ("w", "x"), PLACE)[0] == "B"
+
+
+@pytest.mark.parametrize("answer", ["C", "a bird", "B. a cat", "dog", "1", "a cat or a dog"])
+def test_an_answer_that_is_no_choice(answer):
+    with pytest.raises(DataError, match=r"field answer: the answer .* is none of the choices; the choices are 'a cat'"):
+        typed_answer(answer, None, ("a cat", "a dog"), PLACE)
+
+
+def test_a_text_that_two_choices_share_is_no_choice():
+    with pytest.raises(DataError, match="none of the choices"):
+        typed_answer("same", None, ("same", "same"), PLACE)
+    assert typed_answer("B", None, ("same", "same"), PLACE)[0] == "B"
+
+
+def test_words_without_choices_are_no_choice():
+    with pytest.raises(DataError, match="without choices it must be a letter"):
+        typed_answer("a dog", "choice", None, PLACE)

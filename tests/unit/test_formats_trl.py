@@ -1,0 +1,368 @@
+"""``data.formats.trl`` and the pictures of records: every accepted form, every fault with its place and remedy."""
+
+import json
+import logging
+
+import pytest
+from PIL import Image
+
+from balanced_thinking.data.formats import FORMATS, trl
+from balanced_thinking.data.formats.source import Record
+from balanced_thinking.data.records import load_examples
+from balanced_thinking.errors import DataError, SegmentError
+
+GOOD = "<think>It is red.</think><answer>red</answer>"
+
+
+def text(value):
+    return {"type": "text", "text": value}
+
+
+IMAGE = {"type": "image"}
+
+
+def user(content):
+    return {"role": "user", "content": content}
+
+
+def assistant(content=GOOD):
+    return {"role": "assistant", "content": content}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("a.png", "b.png", "images/c.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (4, 4), (255, 0, 0)).save(tmp_path / name)
+    return tmp_path
+
+
+def load(folder, *rows, name="train.jsonl", **options):
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return list(load_examples(path, **options))
+
+
+def fault(folder, row, **options):
+    with pytest.raises(DataError) as caught:
+        load(folder, row, **options)
+    line = str(caught.value)
+    assert "\n" not in line
+    assert line.startswith(f"{folder / 'train.jsonl'}, record ")
+    return line
+
+
+# Forms ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": [user("Q?"), assistant()], "image": "a.png"},
+        {"messages": [user("Q?"), assistant()], "images": ["a.png"]},
+        {"messages": [user([IMAGE, text("Q?")]), assistant([text(GOOD)])], "images": ["a.png"]},
+        {"messages": [user([{"type": "image", "image": "a.png"}, text("Q?")]), assistant()]},
+        {"prompt": [user("Q?")], "completion": [assistant()], "image": "a.png"},
+        {"prompt": [user([IMAGE, text("Q?")])], "completion": [assistant([text(GOOD)])], "images": ["a.png"]},
+        {"prompt": "Q?", "completion": GOOD, "images": ["a.png"]},
+        {"prompt": "<image>\nQ?", "completion": GOOD, "images": "a.png"},
+        {"prompt": "<image>Q?", "completion": GOOD, "image": "a.png"},
+        {"prompt": [user("Q?\n<image>")], "completion": GOOD, "image": "a.png", "images": None},
+    ],
+)
+def test_every_form_gives_the_same_example(folder, row):
+    (example,) = load(folder, row)
+    assert example.images == (str(folder / "a.png"),)
+    assert (example.question, example.think, example.answer, example.kind) == ("Q?", "It is red.", "red", "text")
+    assert (example.id, example.source, example.choices) == ("train-0", "train", None)
+
+
+def test_a_row_without_pictures(folder):
+    assert load(folder, {"prompt": "Q?", "completion": GOOD})[0].images == ()
+
+
+def test_several_pictures_keep_their_order(folder):
+    (example,) = load(folder, {"prompt": "Q?", "completion": GOOD, "images": ["b.png", "images/c.png", "a.png"]})
+    assert [path.rsplit("/", 1)[1] for path in example.images] == ["b.png", "c.png", "a.png"]
+
+
+def test_fields_of_the_record_are_taken(folder):
+    row = {
+        "id": 12,
+        "source": "icons/count",
+        "prompt": "How many?\nA. 2\nB. 3",
+        "completion": "<think>t</think><answer>(b)</answer>",
+        "choices": [2, "3"],
+    }
+    (example,) = load(folder, row)
+    assert (example.id, example.source) == ("12", "icons/count")
+    assert (example.question, example.choices, example.answer, example.kind) == ("How many?", ("2", "3"), "B", "choice")
+
+
+@pytest.mark.parametrize("choices", [None, []])
+def test_no_choices_is_an_open_question(folder, choices):
+    assert load(folder, {"prompt": "Q?", "completion": GOOD, "choices": choices})[0].choices is None
+
+
+def test_a_kind_of_the_record_wins(folder):
+    row = {"prompt": "Q?", "completion": "<think>t</think><answer>7</answer>"}
+    assert load(folder, row)[0].kind == "number"
+    assert load(folder, {**row, "kind": "text"})[0].kind == "text"
+
+
+def test_numbers_of_records_name_those_without_id(folder):
+    row = {"prompt": "Q?", "completion": GOOD}
+    assert [example.id for example in load(folder, row, {**row, "id": "x"}, row)] == ["train-0", "x", "train-2"]
+
+
+def test_rows_without_a_response_are_read_for_evaluation(folder):
+    row = {"prompt": [user([IMAGE, text("Q?")])], "images": ["a.png"], "answer": 3}
+    (example,) = load(folder, row, on_missing="train")
+    assert (example.think, example.answer, example.kind) == (None, "3", "number")
+    assert load(folder, {"messages": [user("Q?")], "answer": "dog"}, on_missing="train")[0].answer == "dog"
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"messages": [user("Q?")]}, "it has messages with roles"),
+        ({"prompt": "Q?", "completion": "x"}, "it has prompt and completion"),
+        ({"prompt": [user("Q?")], "completion": None}, "it has prompt and no completion"),
+        ({"messages": []}, None),
+        ({"messages": "x"}, None),
+        ({"messages": [{"from": "human"}]}, None),
+        ({"prompt": None}, None),
+        ({"prompt": []}, None),
+        ({"text": "x"}, None),
+        ({}, None),
+    ],
+)
+def test_sniffing(fields, reason, tmp_path):
+    assert trl.sniff(Record(fields, tmp_path, 0, "row 0")) == reason
+
+
+def test_every_format_offers_what_the_folder_promises():
+    for name, reader in FORMATS.items():
+        assert name
+        assert callable(reader.sniff)
+        assert callable(reader.read)
+        assert {"id", "source"} <= set(reader.FIELDS)
+
+
+# Think and answer -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answer_from", "completion", "answer"),
+    [
+        (None, GOOD, "red"),
+        ("tag", GOOD, "red"),
+        ("boxed", "<think>It is red.</think>so \\boxed{blue}", "blue"),
+        ("after_think", "<think>It is red.</think>\n\ngreen", "green"),
+        ("field", "<think>It is red.</think>whatever", "yellow"),
+        ("field", GOOD, "yellow"),
+    ],
+)
+def test_where_the_answer_comes_from(folder, answer_from, completion, answer):
+    row = {"prompt": "Q?", "completion": completion, "answer": "yellow"}
+    (example,) = load(folder, row, answer_from=answer_from)
+    assert (example.think, example.answer) == ("It is red.", answer)
+
+
+def test_an_answer_that_differs_from_its_column_is_told(folder, caplog):
+    rows = [{"prompt": "Q?", "completion": GOOD, "answer": answer} for answer in ("red", " red", "blue")]
+    load(folder, *rows)
+    (record,) = caplog.records
+    assert "in 1 records the column answer differs from the answer in the response" in record.message
+
+
+@pytest.mark.parametrize(("completion", "kind"), [("<answer>x</answer>", "no-think"), ("<think>a", "unclosed-think")])
+def test_on_missing_error_names_the_record(folder, completion, kind):
+    with pytest.raises(SegmentError) as caught:
+        load(folder, {"id": "q", "prompt": "Q?", "completion": completion})
+    assert caught.value.kind == kind
+    assert f"{folder / 'train.jsonl'}, record q (line 1)" in str(caught.value)
+
+
+def test_on_missing_error_names_the_ways_out(folder):
+    line = fault(folder, {"prompt": "Q?", "completion": "<answer>x</answer>"})
+    assert 'the row has no reasoning trace; set on_missing to "train" (the answer alone) or "skip"' in line
+
+
+def test_on_missing_train_keeps_the_answer(folder):
+    good, bare = {"prompt": "Q?", "completion": GOOD}, {"prompt": "Q?", "completion": "<answer>x</answer>"}
+    assert [example.think for example in load(folder, good, bare, on_missing="train")] == ["It is red.", None]
+
+
+def test_on_missing_train_still_needs_an_answer(folder):
+    assert "the response has no <answer>" in fault(folder, {"prompt": "Q?", "completion": "x"}, on_missing="train")
+
+
+def test_on_missing_skip_leaves_them_out(folder):
+    good, bare = {"prompt": "Q?", "completion": GOOD}, {"prompt": "Q?", "completion": "x"}
+    assert len(load(folder, bare, good, bare, on_missing="skip")) == 1
+
+
+def test_on_missing_skip_hides_no_other_fault(folder):
+    row = {"prompt": "Q?", "completion": GOOD, "image": "none.png"}
+    assert "no such picture" in fault(folder, row, on_missing="skip")
+
+
+def test_a_system_turn_is_left_out_and_told(folder, caplog):
+    row = {"messages": [{"role": "system", "content": "S"}, user("Q?"), assistant()]}
+    assert load(folder, row)[0].question == "Q?"
+    assert "in 1 records a system turn was left out" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ([IMAGE, text("Q?")], False),
+        ([text("Q?")], False),
+        ([text("Q?"), IMAGE], True),
+        ([text("Q"), IMAGE, text("?")], True),
+    ],
+)
+def test_pictures_that_move_are_told(folder, caplog, content, told):
+    images = ["a.png"] if IMAGE in content else []
+    (example,) = load(folder, {"messages": [user(content), assistant()], "images": images})
+    assert example.question == "Q?"
+    assert ("pictures behind or between text were moved to the front" in caplog.text) is told
+
+
+# Faults ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"prompt": "Q?"}, "field completion: neither completion nor answer; give the response"),
+        ({"prompt": "Q?", "completion": 3}, "field completion: must be text or a list of messages, not int"),
+        ({"prompt": [user("Q?")], "completion": [user("x")]}, "the completion does not end with an assistant turn"),
+        ({"prompt": [user("Q?")], "completion": ["x"]}, "a message must be an object, not str"),
+        ({"prompt": ["Q?"], "completion": GOOD}, "no known format has such records"),
+        ({"prompt": "", "completion": GOOD}, "field prompt: the question is empty"),
+        ({"prompt": "<image>", "completion": GOOD, "image": "a.png"}, "the question is empty"),
+        ({"messages": [user("1"), assistant("x"), user("2"), assistant()]}, "before the response are: user, assistant"),
+        ({"messages": [assistant()]}, "one question is needed, but the turns before the response are: none"),
+        ({"messages": [user("Q?"), assistant(), user("more")]}, "are: user, assistant, user"),
+        ({"messages": [user("Q?")]}, "the row has no reasoning trace"),
+        ({"messages": [user("Q?"), assistant([IMAGE])], "image": "a.png"}, "the response holds a picture"),
+        ({"messages": [user([IMAGE, text("Q?")]), assistant()]}, "1 image placeholder but no pictures"),
+        ({"messages": [user([text("Q?")]), assistant()], "image": "a.png"}, "no image placeholders but 1 picture"),
+        ({"prompt": "<image><image>Q?", "completion": GOOD, "image": "a.png"}, "2 <image> marks in the text but 1 pic"),
+        ({"prompt": "<image>Q?", "completion": GOOD}, "1 <image> mark in the text but no pictures"),
+        ({"prompt": "Q?", "completion": GOOD, "choices": "AB"}, "field choices: choices must be a list of texts"),
+        ({"prompt": "Q?", "completion": GOOD, "choices": [None]}, "choices must be a list of texts"),
+        ({"prompt": "Q?", "completion": GOOD, "choices": ["x"] * 27}, "27 choices, but only 26 letters"),
+        ({"prompt": "Q?", "completion": GOOD, "choices": ["blue", "pink"]}, "the answer 'red' is none of the choices"),
+        ({"prompt": "Q?", "completion": GOOD, "kind": "mcq"}, "field kind: unknown kind 'mcq'"),
+        ({"prompt": "Q?", "completion": GOOD, "answer": ["red"]}, "an answer must be text or a number, not list"),
+        ({"prompt": "Q?", "completion": GOOD, "images": ["a.png", None]}, "field images[1]: the picture is missing"),
+        ({"prompt": "Q?", "completion": GOOD, "images": [3]}, "a picture cannot be int"),
+    ],
+)
+def test_faults_name_file_record_and_remedy(folder, row, message):
+    assert message in fault(folder, {"id": "q7", **row})
+
+
+def test_the_field_must_be_there_when_asked_for(folder):
+    line = fault(folder, {"prompt": "Q?", "completion": GOOD}, answer_from="field")
+    assert "field answer: an answer must be text or a number, not null" in line
+
+
+def test_a_later_row_of_another_shape_is_an_error_of_its_line(folder):
+    with pytest.raises(DataError, match=r"record line 2, field prompt: no prompt \(filled columns: text\)"):
+        load(folder, {"prompt": "Q?", "completion": GOOD}, {"text": "x"})
+
+
+# Pictures -------------------------------------------------------------------------------------------------------------
+
+
+def picture(folder, value, name="train.jsonl", **options):
+    row = {"prompt": "Q?", "completion": GOOD, "image": value}
+    row.update(options.pop("fields", {}))
+    (example,) = load(folder, row, name=name, **options)
+    return example.images[0]
+
+
+def test_places_are_tried_in_their_order(folder):
+    root, beside = folder / "root", folder / "data"
+    own = beside / "train" / "q7"
+    for place in (root, beside, own):
+        place.mkdir(parents=True)
+        Image.new("RGB", (4, 4)).save(place / "x.png")
+    for place in (root, beside, own):
+        found = picture(folder, "x.png", name="data/train.jsonl", image_root=root, fields={"id": "q7"})
+        assert found == str(place / "x.png")
+        (place / "x.png").unlink()
+
+
+def test_the_split_of_the_record_names_its_folder(folder):
+    (folder / "val" / "3").mkdir(parents=True)
+    Image.new("RGB", (4, 4)).save(folder / "val" / "3" / "x.png")
+    assert picture(folder, "x.png", fields={"id": 3, "split": "val"}) == str(folder / "val" / "3" / "x.png")
+
+
+def test_image_root_may_lie_elsewhere_and_be_relative(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    assert picture(folder, "c.png", name="data/train.jsonl", image_root="images") == str(folder / "images" / "c.png")
+
+
+@pytest.mark.parametrize("value", ["a.png", "./a.png", "images/../a.png"])
+def test_paths_are_given_in_full(folder, value):
+    assert picture(folder, value) == str(folder / "a.png")
+
+
+def test_full_paths_within_the_folder_are_fine(folder):
+    assert picture(folder, str(folder / "images" / "c.png")) == str(folder / "images" / "c.png")
+
+
+@pytest.mark.parametrize("form", ["../a.png", "images/../../a.png", "{folder}/a.png", "/etc/passwd"])
+def test_paths_that_lead_out_are_refused(folder, form):
+    row = {"prompt": "Q?", "completion": GOOD, "image": form.format(folder=folder)}
+    (folder / "data").mkdir()
+    with pytest.raises(DataError, match="lies outside the folder of the data; move the picture, or set allow_outside"):
+        load(folder, row, name="data/train.jsonl")
+
+
+def test_an_id_cannot_lead_out_either(folder):
+    (folder / "data").mkdir()
+    row = {"prompt": "Q?", "completion": GOOD, "image": "a.png", "id": "../../.."}
+    with pytest.raises(DataError, match="no such picture"):
+        load(folder, row, name="data/train.jsonl")
+
+
+def test_allow_outside_lets_them(folder):
+    assert picture(folder, "../a.png", name="data/train.jsonl", allow_outside=True) == str(folder / "a.png")
+
+
+def test_links_inside_the_folder_are_followed(folder):
+    (folder / "data").mkdir()
+    (folder / "data" / "pictures").symlink_to(folder / "images")
+    assert picture(folder, "pictures/c.png", name="data/train.jsonl") == str(folder / "data" / "pictures" / "c.png")
+
+
+@pytest.mark.parametrize("value", ["https://example.org/a.png", "s3://bucket/a.png"])
+def test_pictures_elsewhere_are_refused(folder, value):
+    line = fault(folder, {"prompt": "Q?", "completion": GOOD, "image": value})
+    assert f"the picture {value} is not on this machine; download the pictures" in line
+
+
+def test_a_missing_picture_names_where_it_was_looked_for(folder):
+    line = fault(folder, {"id": "q7", "prompt": "Q?", "completion": GOOD, "image": "none.png"}, image_root=folder / "r")
+    assert line.startswith(f"{folder / 'train.jsonl'}, record q7 (line 1), field images: no such picture: none.png")
+    assert f"(looked in {folder / 'r'}, {folder}, {folder / 'train' / 'q7'}); give image_root" in line
+
+
+def test_a_broken_picture_names_file_and_record(folder):
+    (folder / "bad.png").write_bytes(b"not a picture")
+    line = fault(folder, {"id": "q7", "prompt": "Q?", "completion": GOOD, "image": "bad.png"})
+    assert line.startswith(f"{folder / 'train.jsonl'}, record q7 (line 1), field images: the picture {folder}/bad.png")
+
+
+def test_nothing_is_logged_for_faultless_rows(folder, caplog):
+    with caplog.at_level(logging.WARNING):
+        load(folder, {"messages": [user([IMAGE, text("Q?")]), assistant()], "image": "a.png", "answer": "red"})
+    assert caplog.records == []
