@@ -14,12 +14,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from balanced_thinking.cli.main import main
 from balanced_thinking.data.records import to_trl_row
 from balanced_thinking.errors import CheckpointError
 from balanced_thinking.models.checkpoints import checkpoint_fault, last_checkpoint, load_weights
 from balanced_thinking.training.sft import ScaleSFTTrainer
 from tiny import tiny_examples
-from trainers import EXACT, config, flat, load, train
+from trainers import config, flat, load, train
 
 STEPS = 24
 ADAM = {"optim": "adamw_torch", "learning_rate": 3e-3, "lr_scheduler_type": "cosine", "warmup_steps": 2}
@@ -235,21 +236,35 @@ def test_lora_resumes_exactly(tiny_folder, tiny_rows, tmp_path):
     assert torch.equal(whole, run(tmp_path, True))
 
 
-def test_a_finished_run_is_left_alone_and_another_is_refused(tiny_folder, tmp_path):
-    data = write_data(tmp_path / "data", 8)
-    output = tmp_path / "run"
-    changes = {"max_steps": 2}
-    finish(command(tiny_folder, data, output, **changes))
+def test_a_finished_run_is_left_alone_and_another_is_refused(tiny_folder, unbroken, capsys):
+    data, _, _ = unbroken
+    output = data.parent.parent / "run"
     assert {"run.json", "metrics.jsonl", "clock.json", "README.md", "model.safetensors"} <= {
         path.name for path in output.iterdir()
     }
-    assert "nothing to do" in finish(command(tiny_folder, data, output, **changes))
-    process = start(command(tiny_folder, data, output, **changes, learning_rate_end=1))
-    text, _ = process.communicate()
-    assert process.returncode == 2
-    assert "unknown option --learning_rate_end" in text
-    process = start(command(tiny_folder, data, output, max_steps=3))
-    text, _ = process.communicate()
-    assert process.returncode == 2
-    assert "max_steps: 2 there, 3 now" in text
-    assert EXACT["seed"] == 3
+    before = (output / "run.json").read_bytes()
+    assert main(command(tiny_folder, data, output)[3:]) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    assert main(command(tiny_folder, data, output, max_steps=3)[3:]) == 2
+    assert f"max_steps: {STEPS} there, 3 now" in capsys.readouterr().err
+    assert (output / "run.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"learning_rte": 1}, "did you mean --learning_rate?"),
+        ({"max_steps": "many"}, "invalid int value"),
+        ({"loss": "scal"}, "loss"),
+        ({"scale_start": '{"think": 1'}, "not valid JSON"),
+        ({"dataset": "no/such/file.jsonl"}, "no/such/file.jsonl"),
+        ({"model_name_or_path": "no/such/folder/of/models"}, "no/such/folder/of/models"),
+        ({"eval_fraction": 2}, "eval_fraction"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_code_2(tiny_folder, unbroken, tmp_path, capsys, changes, words):
+    data, _, _ = unbroken
+    assert main(command(tiny_folder, data, tmp_path / "run", **changes)[3:]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("balanced: ")
+    assert words in error

@@ -6,9 +6,10 @@ run; the head is looked up on each call, since these wrappers replace it. What i
 (``core.schedule``, ``training.sft``) and loading from a checkpoint (``models.checkpoints``).
 """
 
+import contextlib
 import functools
 import types
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,19 +65,13 @@ def load_model(
     Raises:
         CheckpointError: the folder lacks a file, weights miss keys, or the hub id cannot be had.
     """
-    from transformers import AutoModelForImageTextToText, AutoProcessor
+    from transformers import AutoModelForImageTextToText
 
-    path = Path(name)
-    if path.exists() and not (path / "config.json").is_file():
-        raise CheckpointError(f"{path} is not a model folder: it has no config.json; give a folder that training wrote")
-    try:
-        processor = AutoProcessor.from_pretrained(str(name))
+    processor = load_processor(name)
+    with _one_line(name):
         model, info = AutoModelForImageTextToText.from_pretrained(
             str(name), dtype=dtype or torch.float32, output_loading_info=True, **kwargs
         )
-    except (OSError, ValueError, KeyError) as error:
-        first = str(error).strip().split("\n")[0]
-        raise CheckpointError(f"cannot load the model {name}: {first}; give a model folder or a hub id") from error
     missing = sorted(info["missing_keys"])
     if missing:
         raise CheckpointError(
@@ -84,6 +79,30 @@ def load_model(
             "the folder is incomplete or of another architecture"
         )
     return model.eval().to(device or default_device()), processor
+
+
+def load_processor(name: str | Path, **kwargs: Any) -> Any:
+    """Processor (or tokenizer, for a text-only model) of a folder or hub id.
+
+    Raises:
+        CheckpointError: the folder lacks a file, or the hub id cannot be had.
+    """
+    from transformers import AutoProcessor
+
+    path = Path(name)
+    if path.exists() and not (path / "config.json").is_file():
+        raise CheckpointError(f"{path} is not a model folder: it has no config.json; give a folder that training wrote")
+    with _one_line(name):
+        return AutoProcessor.from_pretrained(str(name), **kwargs)
+
+
+@contextlib.contextmanager
+def _one_line(name: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError) as error:
+        first = str(error).strip().split("\n")[0]
+        raise CheckpointError(f"cannot load the model {name}: {first}; give a model folder or a hub id") from error
 
 
 def add_weighted_head(model: Any) -> None:
@@ -136,8 +155,6 @@ def _score(head: Any, hidden: Tensor, targets: Targets, *, softcap: float | None
 
 def _gathered(weight: Tensor, bias: Tensor | None) -> Any:
     """ZeRO-3 keeps parameters partitioned outside their module's forward; anything else needs nothing."""
-    import contextlib
-
     if not hasattr(weight, "ds_id"):
         return contextlib.nullcontext()
     import deepspeed

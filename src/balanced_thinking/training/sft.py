@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 import torch
 from datasets import Dataset, IterableDataset
 from torch import Tensor, nn
-from transformers import AutoProcessor, PreTrainedTokenizerBase, TrainingArguments
+from transformers import PreTrainedTokenizerBase, TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
 from balanced_thinking.core.loss import token_weights
@@ -30,7 +30,7 @@ from balanced_thinking.data.families import image_token_counter
 from balanced_thinking.data.templates import tokenizer_of
 from balanced_thinking.errors import ConfigError, DataError
 from balanced_thinking.models.checkpoints import StrictResume
-from balanced_thinking.models.modeling import Targets, add_weighted_head
+from balanced_thinking.models.modeling import Targets, add_weighted_head, load_processor
 from balanced_thinking.training.meter import SegmentMeter
 from balanced_thinking.training.sft_config import ScaleSFTConfig
 
@@ -257,7 +257,7 @@ def _processor_of(model: Any, args: ScaleSFTConfig) -> Any:
     if not name:
         raise ConfigError("the model does not say where it was loaded from; pass processing_class")
     revision = (args.model_init_kwargs or {}).get("revision") if isinstance(args.model_init_kwargs, dict) else None
-    processor = AutoProcessor.from_pretrained(name, revision=revision, trust_remote_code=args.trust_remote_code)
+    processor = load_processor(name, revision=revision, trust_remote_code=args.trust_remote_code)
     template = args.chat_template_path
     if template is not None and Path(template).is_file():
         processor.chat_template = Path(template).read_text(encoding="utf-8")

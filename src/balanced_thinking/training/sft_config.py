@@ -78,8 +78,8 @@ class ScaleSFTConfig(SFTConfig):
     gradient_checkpointing: bool | None = field(
         default=None, metadata={"help": "Trade compute for memory; unset: on with an accelerator, off on CPU."}
     )
-    include_num_input_tokens_seen: str | bool = field(
-        default="non_padding", metadata={"help": "Log the tokens seen so far; it survives a resume."}
+    include_num_input_tokens_seen: bool | None = field(
+        default=None, metadata={"help": "Log the tokens seen so far, without padding; unset: yes."}
     )
     remove_unused_columns: bool = field(
         default=False, metadata={"help": "Always off: the collator takes the columns it knows by name."}
@@ -97,6 +97,8 @@ class ScaleSFTConfig(SFTConfig):
         self.scale_segments = _decoded("scale_segments", self.scale_segments, list)
         self._check_schedule()
         self.remove_unused_columns = False
+        if self.include_num_input_tokens_seen in (None, True):
+            self.include_num_input_tokens_seen = "non_padding"  # type: ignore[assignment]
         super().__post_init__()
         self._refuse()
 
