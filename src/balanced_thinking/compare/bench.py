@@ -42,7 +42,7 @@ from torch import Tensor
 from balanced_thinking.core.loss import weighted_linear_cross_entropy
 from balanced_thinking.errors import ConfigError
 
-# Largest acceptable median of ours / arm in wall seconds at the default shape.
+# Largest acceptable median of ours / arm in wall seconds, for the default shape only.
 GOALS: Mapping[str, float] = {"naive": 0.5, "gather": 1.1}
 DTYPES: Mapping[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _PEAK_PROGRAM = "import sys; from balanced_thinking.compare.bench import print_peak; print_peak(sys.argv[1])"
@@ -50,7 +50,7 @@ _PEAK_PROGRAM = "import sys; from balanced_thinking.compare.bench import print_p
 
 @dataclass(frozen=True, kw_only=True)
 class LossBenchOptions:
-    """The shape and length of ``bench_loss``; the goals in ``GOALS`` are meant for the default shape.
+    """The shape and length of ``bench_loss``.
 
     Attributes:
         rows: Positions of the batch, trained or not.
@@ -156,7 +156,7 @@ def _table(dtype: str, measured: Mapping[str, Any]) -> Table:
     table = Table(title=dtype, title_justify="left")
     for column in ("arm", "wall s", "CPU s", "ours / arm, wall", "wins", "ours / arm, CPU", "goal", "peak MB"):
         table.add_column(column, justify="left" if column == "arm" else "right", no_wrap=True)
-    table.add_column("error of loss, d hidden, d head", justify="right", no_wrap=True)
+    table.add_column("error: loss, d hidden, d head", justify="right", no_wrap=True)
     for arm, values in measured["arms"].items():
         ratio = measured["ratios"].get(arm)
         peak = "n/a" if values["peak_mb"] is None else f"{values['peak_mb']:.0f}"
@@ -173,7 +173,6 @@ def _ratio_cells(ratio: Mapping[str, Any] | None) -> list[str]:
     return [wall, f"{ratio['wall']['wins']:.0%}", cpu, goal]
 
 
-# ------------------------------------------------------------------------------------------------------------- arms
 def _ours(inputs: _Inputs) -> Tensor:
     return weighted_linear_cross_entropy(inputs.hidden, inputs.head, inputs.labels, inputs.weights)[0]
 
@@ -194,8 +193,8 @@ def _gather(inputs: _Inputs) -> Tensor:
 def _trl(inputs: _Inputs) -> Tensor:
     from trl.trainer import add_fused_lm_head
 
-    model = _HeadOnly(inputs)
-    add_fused_lm_head(model, outputs=("log_probs", "entropy", "is_top1"))  # type: ignore[arg-type]
+    model: Any = _HeadOnly(inputs)
+    add_fused_lm_head(model, outputs=("log_probs", "entropy", "is_top1"))
     scored: Any = model.forward(shift_labels=inputs.labels.unsqueeze(0), fused_lm_head=True)
     return -(scored.log_probs.squeeze(0) * inputs.weights).sum()
 
@@ -230,7 +229,6 @@ def _why_not(arm: str) -> str | None:
     return None
 
 
-# ------------------------------------------------------------------------------------------------------ measurement
 def _make_inputs(options: LossBenchOptions, dtype: str) -> _Inputs:
     generator = torch.Generator().manual_seed(options.seed)
     hidden = torch.randn(options.rows, options.dim, generator=generator)
@@ -268,7 +266,7 @@ def _bench_dtype(
         peak = _peak_mb(options, dtype, arm) if options.memory else None
         measured["arms"][arm] = {"wall_s": wall, "cpu_s": cpu, "peak_mb": peak, "errors": errors[arm]}
         if arm != "ours":
-            measured["ratios"][arm] = _ratios(arm, seconds["ours"], seconds[arm])
+            measured["ratios"][arm] = _ratios(seconds["ours"], seconds[arm], goal=_goals(options).get(arm))
         if options.memory:
             advance()
     return measured
@@ -291,14 +289,18 @@ def _rounds(
     return seconds
 
 
-def _ratios(arm: str, ours: list[tuple[float, float]], other: list[tuple[float, float]]) -> dict[str, Any]:
+def _goals(options: LossBenchOptions) -> Mapping[str, float]:
+    shapes = [(o.rows, o.trained, o.dim, o.vocab) for o in (options, LossBenchOptions())]
+    return GOALS if shapes[0] == shapes[1] else {}
+
+
+def _ratios(ours: list[tuple[float, float]], other: list[tuple[float, float]], *, goal: float | None) -> dict[str, Any]:
     summary: dict[str, Any] = {}
     for position, clock in enumerate(("wall", "cpu")):
         ratios = sorted(a[position] / b[position] for a, b in zip(ours, other, strict=True))
         low, high = (ratios[round(share * (len(ratios) - 1))] for share in (0.2, 0.8))
         wins = sum(ratio < 1 for ratio in ratios) / len(ratios)
         summary[clock] = {"median": statistics.median(ratios), "p20": low, "p80": high, "wins": wins}
-    goal = GOALS.get(arm)
     return summary | {"goal": goal, "met": None if goal is None else summary["wall"]["median"] <= goal}
 
 
@@ -322,7 +324,6 @@ def _errors(loss: Tensor, inputs: _Inputs, wanted: tuple[Tensor, ...]) -> dict[s
     return {name: ((got.double() - want).norm() / want.norm()).item() for name, got, want in pairs}  # type: ignore[union-attr]
 
 
-# ----------------------------------------------------------------------------------------------------------- memory
 def _peak_mb(options: LossBenchOptions, dtype: str, arm: str) -> float | None:
     """MB (1e6 bytes) that one forward and backward takes beyond inputs, gradients included; None off Linux."""
     if not Path("/proc/self/clear_refs").exists():
@@ -361,7 +362,6 @@ def _status_kb(field: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
 
 
-# ---------------------------------------------------------------------------------------------------------- machine
 def _machine(load_before: str) -> dict[str, Any]:
     return {
         "processor": _processor(),

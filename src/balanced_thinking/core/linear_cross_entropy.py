@@ -55,51 +55,44 @@ def weighted_linear_cross_entropy(
 
     Args:
         hidden: Last hidden states, one row per position, float32, bfloat16, float16 or float64.
-        head: Weight of the output projection, same type as ``hidden`` (any under autocast, whose type is then used for
-            the products while gradients come back in the types of ``hidden`` and ``head``). May be the tied input
-            embedding. A sharded ``DTensor`` is gathered once.
+        head: Weight of the output projection, maybe tied or a sharded ``DTensor`` (gathered once); type as ``hidden``,
+            or any under autocast, which sets the type of the products, not of the gradients.
         labels: Target token ids, already shifted. In [0, vocab) where the weight is not 0, never read elsewhere.
-        token_weights: Finite, non-negative, without gradient; see ``token_weights``. Rows of weight 0 cost nothing.
+        token_weights: Finite, non-negative, constant; see ``token_weights``. Rows of weight 0 cost nothing.
         bias: Bias of the output projection.
         softcap: Bound of the logits (Gemma 2's ``final_logit_softcapping``), above 0.
         scale: Factor on the logits (Cohere's ``logit_scale``), not 0.
-        chunk_rows: Rows projected at once. By default as many as keep the tile within 64 MiB (512 MiB on accelerators),
-            at least 256 (1,024).
+        chunk_rows: Rows projected at once; by default 64 MiB of logits, at least 256 rows (GPU: 512 MiB, 1,024).
 
     Returns:
-        ``loss``, a scalar in nats, differentiable once with respect to hidden, head and bias; and ``nll``, detached, in
-        nats per row, 0 where the weight is 0. Both float32 (float64 for float64 input).
+        Scalar ``loss``, differentiable, and detached ``nll`` of each row (0 if its weight is), float32 (or 64), in nats.
 
     Raises:
-        ConfigError: (a ``ValueError``) shapes or types disagree, a weight is negative, not finite or requires grad,
-            ``softcap`` <= 0, ``scale`` is 0 or not finite, ``chunk_rows`` < 1. The message gives what was received.
-        DataError: (a ``ValueError``) a label of non-zero weight lies outside the vocabulary.
-        RuntimeError: a second backward through the same loss, whose gradients the first one handed on, or a backward
-            with ``create_graph=True``.
+        ConfigError: shapes or types disagree, an option is out of range, a weight negative, not finite or with grad.
+        DataError: a label of non-zero weight lies outside the vocabulary. Both are ``ValueError``s.
+        RuntimeError: a second backward (the first hands the gradients on), or ``create_graph=True``.
 
     Properties (each one a unit test):
-        * The result does not depend on ``chunk_rows`` (to rounding); products accumulate in float32.
+        * ``chunk_rows`` changes rounding only: chunks add up in float32.
         * Nothing larger than chunk tile, hidden gradient or head gradient (in float32 if chunks add up) is allocated.
         * With nothing to train the loss is 0, and backward gives zero gradients, not None.
 
     Example:
-        >>> loss, nll = weighted_linear_cross_entropy(torch.ones(3, 2), torch.zeros(4, 2), torch.tensor([1, -100, 3]),
-        ...                                           torch.tensor([0.5, 0.0, 0.5]))
+        >>> labels, weights = torch.tensor([1, -100]), torch.tensor([0.5, 0.0])
+        >>> loss, nll = weighted_linear_cross_entropy(torch.ones(2, 2), torch.zeros(4, 2), labels, weights)
         >>> [round(x, 4) for x in nll.tolist()]  # uniform logits: log(4)
-        [1.3863, 0.0, 1.3863]
+        [1.3863, 0.0]
 
     Source: SCALe, Perek et al. 2026, arXiv:2603.18656; the kernel is ours.
     """
     head, bias = _gathered(head), _gathered(bias)
-    _check_shapes(hidden, head, labels, token_weights, bias)
+    _check_tensors(hidden, head, labels, token_weights, bias)
     _check_options(softcap, scale, chunk_rows)
-    dtype = _product_dtype(hidden, head)
-    job = _plan(labels, token_weights, head.shape[0], dtype)
+    job = _plan(labels, token_weights, len(head), _product_dtype(hidden, head))
     job.softcap, job.scale = softcap, float(scale)
-    job.chunk = chunk_rows or default_chunk_rows(job.rows.numel(), head.shape[0], dtype, device_type=hidden.device.type)
+    job.chunk = chunk_rows or default_chunk_rows(len(job.rows), len(head), job.dtype, device_type=hidden.device.type)
     with torch.autocast(hidden.device.type, enabled=False):
-        loss, nll = _LinearCrossEntropy.apply(hidden, head, bias, job)
-    return loss, nll
+        return _LinearCrossEntropy.apply(hidden, head, bias, job)
 
 
 def default_chunk_rows(rows: int, vocab: int, dtype: torch.dtype, *, device_type: str) -> int:
@@ -332,7 +325,7 @@ def _gathered(tensor: Any) -> Any:
     return tensor if full is None else full()
 
 
-def _check_shapes(hidden: Tensor, head: Tensor, labels: Tensor, token_weights: Tensor, bias: Tensor | None) -> None:
+def _check_tensors(hidden: Tensor, head: Tensor, labels: Tensor, token_weights: Tensor, bias: Tensor | None) -> None:
     rows, vocab = hidden.shape[:1], head.shape[:1]
     fits = hidden.ndim == head.ndim == 2 and hidden.shape[1] == head.shape[1]
     fits = fits and labels.shape == token_weights.shape == rows and (bias is None or bias.shape == vocab)
