@@ -65,7 +65,7 @@ def weighted_linear_cross_entropy(
         chunk_rows: Rows projected at once; by default 64 MiB of logits, at least 256 rows (GPU: 512 MiB, 1,024).
 
     Returns:
-        Scalar ``loss``, differentiable, and detached ``nll`` of each row (0 if its weight is), float32 (or 64), in nats.
+        Scalar ``loss``, differentiable, and detached ``nll`` per row (0 if its weight is), float32 (or 64), in nats.
 
     Raises:
         ConfigError: shapes or types disagree, an option is out of range, a weight negative, not finite or with grad.
