@@ -24,7 +24,7 @@ PLACE = Place("r", "f.jsonl")
     ],
 )
 def test_by_tag(text, think, answer):
-    assert split_response(text, "tag", PLACE, "completion") == (think, answer)
+    assert split_response(text, "tag", place=PLACE, field="completion") == (think, answer)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_by_tag(text, think, answer):
     ],
 )
 def test_by_box(text, think, answer):
-    assert split_response(text, "boxed", PLACE, "completion") == (think, answer)
+    assert split_response(text, "boxed", place=PLACE, field="completion") == (think, answer)
 
 
 @pytest.mark.parametrize(
@@ -52,12 +52,12 @@ def test_by_box(text, think, answer):
     ],
 )
 def test_by_what_follows_the_trace(text, think, answer):
-    assert split_response(text, "after_think", PLACE, "completion") == (think, answer)
+    assert split_response(text, "after_think", place=PLACE, field="completion") == (think, answer)
 
 
 @pytest.mark.parametrize(("text", "think"), [("<think>a</think>whatever", "a"), ("whatever", None), ("", None)])
 def test_by_field_only_the_trace_is_read(text, think):
-    assert split_response(text, "field", PLACE, "completion") == (think, None)
+    assert split_response(text, "field", place=PLACE, field="completion") == (think, None)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_by_field_only_the_trace_is_read(text, think):
 )
 def test_faults_have_kind_place_and_remedy(answer_from, text, kind):
     with pytest.raises(SegmentError) as caught:
-        split_response(text, answer_from, PLACE, "completion")
+        split_response(text, answer_from, place=PLACE, field="completion")
     assert caught.value.kind == kind
     assert str(caught.value).startswith("f.jsonl, record r, field completion: ")
     assert caught.value.remedy
@@ -89,7 +89,7 @@ def test_faults_have_kind_place_and_remedy(answer_from, text, kind):
 
 def test_a_missing_tag_leads_to_the_other_ways():
     with pytest.raises(SegmentError, match="answer_from can also be boxed, after_think or field"):
-        split_response("<think>a</think>b", "tag", PLACE, "completion")
+        split_response("<think>a</think>b", "tag", place=PLACE, field="completion")
 
 
 @pytest.mark.parametrize(
@@ -157,18 +157,18 @@ def test_what_is_no_decimal_number(text):
     ],
 )
 def test_the_kind_is_inferred(answer, choices, kind):
-    assert typed_answer(answer, None, choices, PLACE) == (answer, kind)
+    assert typed_answer(answer, None, choices=choices, place=PLACE) == (answer, kind)
 
 
 @pytest.mark.parametrize("kind", ["number", "text"])
 def test_a_kind_that_is_given_is_kept(kind):
-    assert typed_answer("3", kind, None, PLACE) == ("3", kind)
-    assert typed_answer("3", kind, ("3", "4"), PLACE) == ("3", kind)
+    assert typed_answer("3", kind, choices=None, place=PLACE) == ("3", kind)
+    assert typed_answer("3", kind, choices=("3", "4"), place=PLACE) == ("3", kind)
 
 
 def test_an_unknown_kind_is_refused():
     with pytest.raises(DataError, match="field kind: unknown kind 'mcq'; use one of choice, number, text"):
-        typed_answer("3", "mcq", None, PLACE)
+        typed_answer("3", "mcq", choices=None, place=PLACE)
 
 
 @pytest.mark.parametrize(
@@ -192,34 +192,34 @@ def test_an_unknown_kind_is_refused():
     ],
 )
 def test_a_choice_becomes_its_letter(answer, letter):
-    assert typed_answer(answer, None, ("a cat", "a dog"), PLACE) == (letter, "choice")
+    assert typed_answer(answer, None, choices=("a cat", "a dog"), place=PLACE) == (letter, "choice")
 
 
 @pytest.mark.parametrize(("answer", "letter"), [("B", "B"), ("(d)", "D"), ("C. whatever", "C")])
 def test_a_letter_without_choices(answer, letter):
-    assert typed_answer(answer, "choice", None, PLACE) == (letter, "choice")
+    assert typed_answer(answer, "choice", choices=None, place=PLACE) == (letter, "choice")
 
 
 def test_choices_that_are_letters_are_read_as_letters():
-    assert typed_answer("B", None, ("B", "A"), PLACE)[0] == "B"
+    assert typed_answer("B", None, choices=("B", "A"), place=PLACE)[0] == "B"
 
 
 def test_a_letter_beyond_the_choices_may_be_the_text_of_one():
-    assert typed_answer("x", None, ("w", "x"), PLACE)[0] == "B"
+    assert typed_answer("x", None, choices=("w", "x"), place=PLACE)[0] == "B"
 
 
 @pytest.mark.parametrize("answer", ["C", "a bird", "B. a cat", "dog", "1", "a cat or a dog"])
 def test_an_answer_that_is_no_choice(answer):
     with pytest.raises(DataError, match=r"field answer: the answer .* is none of the choices; the choices are 'a cat'"):
-        typed_answer(answer, None, ("a cat", "a dog"), PLACE)
+        typed_answer(answer, None, choices=("a cat", "a dog"), place=PLACE)
 
 
 def test_a_text_that_two_choices_share_is_no_choice():
     with pytest.raises(DataError, match="none of the choices"):
-        typed_answer("same", None, ("same", "same"), PLACE)
-    assert typed_answer("B", None, ("same", "same"), PLACE)[0] == "B"
+        typed_answer("same", None, choices=("same", "same"), place=PLACE)
+    assert typed_answer("B", None, choices=("same", "same"), place=PLACE)[0] == "B"
 
 
 def test_words_without_choices_are_no_choice():
     with pytest.raises(DataError, match="without choices it must be a letter"):
-        typed_answer("a dog", "choice", None, PLACE)
+        typed_answer("a dog", "choice", choices=None, place=PLACE)

@@ -97,7 +97,7 @@ def _examples(records: Iterable[Record], reader: Format, options: Options, path:
     try:
         for record in records:
             try:
-                example = reader.read(_renamed(record, options.columns), options, notes)
+                example = reader.read(_renamed(record, options.columns), options, notes=notes)
             except SegmentError as error:
                 if options.on_missing != "skip":
                     raise

@@ -128,7 +128,7 @@ def read_images(row: Mapping[str, Any], place: Place) -> list[Any]:
 
 
 def normalise_messages(
-    messages: Any, images: Sequence[Any], place: Place, field: str
+    messages: Any, images: Sequence[Any], *, place: Place, field: str
 ) -> tuple[list[dict[str, Any]], list[Any]]:
     """Messages whose contents are lists of parts, and one picture per image part.
 
@@ -204,7 +204,7 @@ def image_size(value: Any, *, record: str) -> tuple[int, int]:
 
 
 def _conversation(messages: Any, images: Sequence[Any], place: Place, field: str) -> Row:
-    turns, pictures = normalise_messages(messages, images, place, field)
+    turns, pictures = normalise_messages(messages, images, place=place, field=field)
     roles = [turn["role"] for turn in turns]
     if "assistant" not in roles:
         raise place.error("no assistant turn, so nothing to train", field=field, remedy="add the response")

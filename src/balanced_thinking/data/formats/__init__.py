@@ -22,7 +22,7 @@ class Format(Protocol):
     def sniff(self, record: Record) -> str | None:
         """Why the record is of this format, or None."""
 
-    def read(self, record: Record, options: Options, notes: Notes) -> Example:
+    def read(self, record: Record, options: Options, *, notes: Notes) -> Example:
         """The record as an example; ``notes`` counts what was changed or left out."""
 
 

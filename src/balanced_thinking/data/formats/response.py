@@ -22,7 +22,7 @@ _LETTER_FIRST = re.compile(r"(?:[(\[]\s*([A-Za-z])\s*[)\]]|([A-Za-z])\s*[.:)])\s
 _DECIMAL = re.compile(r"[+\-\u2212]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?")
 
 
-def split_response(text: str, answer_from: str, place: Place, field: str) -> tuple[str | None, str | None]:
+def split_response(text: str, answer_from: str, *, place: Place, field: str) -> tuple[str | None, str | None]:
     """(think, answer) of a response; think is None if it has none, the answer is None for ``answer_from="field"``.
 
     A response that starts inside its trace (``.. </think>``, the opening tag being part of the prompt) is read as if
@@ -85,7 +85,7 @@ def answer_text(value: Any, place: Place) -> str:
     return text
 
 
-def typed_answer(answer: str, kind: Any, choices: Sequence[str] | None, place: Place) -> tuple[str, AnswerKind]:
+def typed_answer(answer: str, kind: Any, *, choices: Sequence[str] | None, place: Place) -> tuple[str, AnswerKind]:
     """The answer in the form of its kind (for ``choice`` the letter), and the kind.
 
     Where the record names no kind: ``choice`` if there are choices, ``number`` if the answer is a decimal number, else

@@ -43,7 +43,7 @@ def sniff(record: Record) -> str | None:
     return None
 
 
-def read(record: Record, options: Options, notes: Notes) -> Example:
+def read(record: Record, options: Options, *, notes: Notes) -> Example:
     """One record as an example.
 
     Raises:
@@ -52,16 +52,16 @@ def read(record: Record, options: Options, notes: Notes) -> Example:
     """
     fields, place = record.fields, record.place
     field = "messages" if fields.get("messages") is not None else "prompt"
-    turns, images = normalise_messages(_messages(fields, place), read_images(fields, place), place, field)
+    turns, images = normalise_messages(_messages(fields, place), read_images(fields, place), place=place, field=field)
     response = turns.pop() if turns[-1]["role"] == "assistant" else None
     if response is None and field == "prompt" and fields.get("completion") is not None:
         raise place.error("the completion does not end with an assistant turn", field="completion")
     choices = _choices(fields.get("choices"), place)
     question = _question(turns, len(images), place, notes)
     think, answer = _think_and_answer(fields, response, options, place)
-    answer, kind = typed_answer(answer, fields.get("kind"), choices, place)
+    answer, kind = typed_answer(answer, fields.get("kind"), choices=choices, place=place)
     if response is not None and fields.get("answer") is not None:
-        given, _ = typed_answer(answer_text(fields["answer"], place), kind, choices, place)
+        given, _ = typed_answer(answer_text(fields["answer"], place), kind, choices=choices, place=place)
         notes["the column answer differs from the answer in the response, which was taken"] += given != answer
     pictures = [
         resolve_picture(image, record, image_root=options.image_root, allow_outside=options.allow_outside)
@@ -125,7 +125,7 @@ def _think_and_answer(
         if any(part["type"] == "image" for part in response["content"]):
             raise place.error("the response holds a picture", field=field, remedy="only text can be trained")
         text = "".join(part["text"] for part in response["content"])
-        think, answer = split_response(text, options.answer_from or "tag", place, field)
+        think, answer = split_response(text, options.answer_from or "tag", place=place, field=field)
     if think is None and options.on_missing != "train":
         remedy = 'set on_missing to "train" (the answer alone) or "skip"'
         where: dict[str, Any] = {"file": place.file, "record": place.record, "remedy": remedy}
