@@ -5,6 +5,9 @@ and IconQA lie on disk). Paths that lead out of those folders are refused unless
 must not read any file of the machine into a training run. What it leaves out: decoding (``rowcheck``).
 """
 
+# Text instead of pathlib, since these lines run once a picture.
+# ruff: noqa: PTH100, PTH113, PTH118, PTH120
+
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,30 +36,34 @@ def resolve_picture(value: Any, record: Record, *, image_root: Path | None, allo
 
 
 def _find(path: str, record: Record, image_root: Path | None, allow_outside: bool) -> str:
+    if "://" in path:
+        remedy = "download the pictures and give their paths"
+        raise record.place.error(f"the picture {path} is not on this machine", field="images", remedy=remedy)
     folder = _absolute(record.folder)
     homes = [folder] if image_root is None else [_absolute(image_root), folder]
     places = list(homes)
     if record.fields.get("id") is not None:
         split = str(record.fields.get("split") or record.file.stem)
-        places.append(folder / split / str(record.fields["id"]))
-    remedy = "give image_root, the folder of the pictures"
-    if "://" in path:
-        remedy = "download the pictures and give their paths"
-        raise record.place.error(f"the picture {path} is not on this machine", field="images", remedy=remedy)
-    tried = [os.path.normpath(place / path) for place in places]
-    # Compared as written: links inside the data folder were put there by the user, and hub caches consist of them.
-    inside = [name for name in tried if allow_outside or any(Path(name).is_relative_to(home) for home in homes)]
+        places.append(os.path.join(folder, split, str(record.fields["id"])))
+    tried = [os.path.normpath(os.path.join(place, path)) for place in places]
+    inside = [name for name in tried if allow_outside or any(_is_within(name, home) for home in homes)]
     if not inside:
         remedy = "move the picture, or set allow_outside if you trust the file"
         message = f"the picture {path} lies outside the folder of the data"
         raise record.place.error(message, field="images", remedy=remedy)
     for name in inside:
-        if Path(name).is_file():
+        if os.path.isfile(name):
             return name
-    folders = ", ".join(dict.fromkeys(str(Path(name).parent) for name in inside))
+    folders = ", ".join(dict.fromkeys(os.path.dirname(name) for name in inside))
+    remedy = "give image_root, the folder of the pictures"
     raise record.place.error(f"no such picture: {path} (looked in {folders})", field="images", remedy=remedy)
 
 
-def _absolute(path: Path) -> Path:
+def _is_within(name: str, home: str) -> bool:
+    """Compared as written: links inside the folder were put there by the user, and hub caches consist of them."""
+    return name.startswith(home.rstrip(os.sep) + os.sep)
+
+
+def _absolute(path: Path) -> str:
     """Without following links, see above."""
-    return Path(os.path.normpath(Path.cwd() / path))
+    return os.path.abspath(path)
