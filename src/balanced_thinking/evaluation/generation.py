@@ -106,8 +106,8 @@ class Generator:
             raise EvaluationError(f"batch_size must be at least 1, got {self.batch_size}")
         self.stats.batch_size = self.batch_size or default_batch_size(self.model)
 
-    def responses(self, prompts: Sequence[Prompt]) -> Iterator[tuple[int, Response]]:
-        """(index of the prompt, its response), batch by batch; within a window the longest prompts come first.
+    def batches(self, prompts: Sequence[Prompt]) -> Iterator[list[tuple[int, Response]]]:
+        """One list of (index of the prompt, its response) per batch; within a window the longest prompts come first.
 
         Raises:
             EvaluationError: memory does not suffice for a single prompt.
@@ -125,7 +125,7 @@ class Generator:
                 if answered is None:
                     continue
                 pending = pending[len(batch) :]
-                yield from zip(batch, answered, strict=True)
+                yield list(zip(batch, answered, strict=True))
 
     def _attempt(self, prompts: list[Prompt]) -> list[Response] | None:
         """Responses of one batch, or None when memory ran out and the batch size was lowered."""
@@ -160,11 +160,9 @@ class Generator:
         rows = self._generate(inputs)
         self.stats.prompt_tokens += int(inputs["attention_mask"].sum())
         self.stats.new_tokens += sum(len(ids) for ids, _ in rows)
-        responses = []
-        for prompt, text, (ids, truncated) in zip(prompts, texts, rows, strict=True):
-            prefix = prefilled(self.processor, prompt.messages, text)
-            responses.append(read_response(self.processor, ids, truncated, prefix=prefix))
-        return responses
+        prefixes = [prefilled(self.processor, p.messages, text) for p, text in zip(prompts, texts, strict=True)]
+        read = ResponseReader(self.processor)
+        return [read(*row, prefix=prefix) for row, prefix in zip(rows, prefixes, strict=True)]
 
     def _encode(self, prompts: list[Prompt], texts: list[str]) -> Any:
         options: dict[str, Any] = {
@@ -247,22 +245,31 @@ def prefilled(processor: Any, messages: list[dict[str, Any]], prompt: str) -> st
     return added[min(starts) :] if starts else ""
 
 
-def read_response(processor: Any, token_ids: list[int], truncated: bool, *, prefix: str = "") -> Response:
-    """Text and lengths of a response from its ids, which end before the end-of-turn token."""
-    tokenizer = tokenizer_of(processor)
-    tags = {tokenizer.convert_tokens_to_ids(tag) for tag in TAGS}
-    hidden = set(tokenizer.all_special_ids) - tags
-    shown = [token for token in token_ids if token not in hidden]
+class ResponseReader:
+    """Text and lengths of responses from their ids, for one processor.
 
-    def decode(count: int) -> str:
-        return tokenizer.decode(shown[:count], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    Special tokens are hidden, but not the tags, which some tokenizers hold as special tokens.
+    """
 
-    text = decode(len(shown))
-    lengths: dict[str, int] = {}
-    for name, (start, end) in inner_spans(prefix + text).items():
-        first, last = (_tokens_before(decode, text, at - len(prefix), len(shown)) for at in (start, end))
-        lengths[name] = last - first
-    return Response(text, token_ids, truncated, lengths.get("think"), lengths.get("answer"), prefix)
+    def __init__(self, processor: Any) -> None:
+        self.tokenizer = tokenizer_of(processor)
+        special = {token for token, content in self.tokenizer.added_tokens_decoder.items() if content.special}
+        tags = {self.tokenizer.convert_tokens_to_ids(tag) for tag in TAGS}
+        self._hidden = (special | set(self.tokenizer.all_special_ids)) - tags
+
+    def __call__(self, token_ids: list[int], truncated: bool, *, prefix: str = "") -> Response:
+        """The response of ids that end before the end-of-turn token, written behind ``prefix``."""
+        shown = [token for token in token_ids if token not in self._hidden]
+
+        def decode(count: int) -> str:
+            return self.tokenizer.decode(shown[:count], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+        text = decode(len(shown))
+        lengths: dict[str, int] = {}
+        for name, (start, end) in inner_spans(prefix + text).items():
+            first, last = (_tokens_before(decode, text, at - len(prefix), len(shown)) for at in (start, end))
+            lengths[name] = last - first
+        return Response(text, token_ids, truncated, lengths.get("think"), lengths.get("answer"), prefix)
 
 
 def _tokens_before(decode: Callable[[int], str], text: str, position: int, count: int) -> int:
@@ -343,6 +350,9 @@ def _give_room(cache: Any) -> None:
 class _RoomyLayer(DynamicLayer):
     """A cache layer that writes new tokens into a buffer with room, where the plain one copies all on every step."""
 
+    keys: Tensor
+    values: Tensor
+
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
@@ -364,8 +374,8 @@ class _RoomyLayer(DynamicLayer):
             self.keys, self.values = self._key_room[:, :, :length], self._value_room[:, :, :length]
 
     @staticmethod
-    def _grown(held: Tensor | None, states: Tensor, length: int) -> Tensor:
+    def _grown(held: Tensor, states: Tensor, length: int) -> Tensor:
         room = states.new_empty((*states.shape[:2], length + _CACHE_ROOM, states.shape[-1]))
-        if held is not None and held.numel():
+        if held.numel():
             room[:, :, : held.shape[-2]] = held
         return room

@@ -1,0 +1,231 @@
+"""Evaluation from a data file to metrics, resumed, refused and blanked, through a real tiny Qwen2.5-VL."""
+
+import json
+import sys
+
+import pytest
+from PIL import Image
+
+from balanced_thinking.data.example import Example
+from balanced_thinking.data.records import to_trl_row
+from balanced_thinking.errors import EvaluationError
+from balanced_thinking.evaluation import evaluate as module
+from balanced_thinking.evaluation.evaluate import evaluate, find_benchmark, model_identity, score
+from balanced_thinking.evaluation.generation import Generator, Response
+from balanced_thinking.evaluation.metrics import decode_bits
+from tiny import tiny_examples, tiny_qwen2_5_vl
+
+CAP = 6
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fp32():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BALANCED_THINKING_BF16", "0")
+        yield
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tiny_qwen2_5_vl(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A TRL-form data file of nine questions of all kinds, with pictures beside it."""
+    root = tmp_path_factory.mktemp("data")
+    rows = []
+    for i, example in enumerate(tiny_examples(9)):
+        name = f"{example.id}.png"
+        Image.frombytes("RGB", (16, 16), bytes((7 * i + j) % 256 for j in range(768))).save(root / name)
+        rows.append(to_trl_row(example) | {"images": [name]})
+    (root / "shapes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return root / "shapes.jsonl"
+
+
+def run(folder, data, out, **settings):
+    return evaluate(folder, data, **{"output_dir": out, "max_new_tokens": CAP, "progress": False, **settings})
+
+
+def lines(out):
+    return [json.loads(line) for line in (out / "predictions" / "shapes.jsonl").read_text().splitlines()]
+
+
+def without_time(row):
+    return {key: value for key, value in row.items() if key != "stages"}
+
+
+@pytest.fixture(scope="module")
+def whole(folder, data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("whole")
+    return run(folder, data, out, batch_size=4), out
+
+
+def test_row_and_files(whole, data):
+    row, out = whole
+    rows = lines(out)
+    assert [line["index"] for line in rows] == list(range(9))
+    assert [line["id"] for line in rows] == [f"tiny-{i:04d}" for i in range(9)]
+    assert {line["kind"] for line in rows} == {"choice", "number", "text"}
+    assert row["n"] == 9
+    assert row["accuracy"] == sum(line["correct"] for line in rows) / 9
+    assert decode_bits(row["correct"], 9).tolist() == [line["correct"] for line in rows]
+    assert row["malformed"] == 1.0
+    assert row["malformed_kinds"]["no-think"] > 0.5
+    assert sum(source["n"] for source in row["sources"].values()) == 9
+    (stage,) = row["stages"]
+    assert stage["seconds"] > 0.0
+    assert stage["cpu_seconds"] > 0.0
+    assert 0 < stage["tokens"] <= 9 * CAP
+    assert json.loads((out / "metrics" / "shapes.json").read_text()) == row
+    assert rows[0]["images"][0].endswith("tiny-0000.png")
+
+
+def test_finished_evaluation_returns_without_the_model(whole, folder, data, monkeypatch):
+    row, out = whole
+    monkeypatch.setattr(module, "_generator", lambda *args, **named: pytest.fail("the model was loaded again"))
+    assert run(folder, data, out) == row
+
+
+class StoppedError(Exception):
+    pass
+
+
+def test_stopped_evaluation_goes_on_where_it_was(whole, folder, data, tmp_path, monkeypatch, capsys):
+    batches = Generator.batches
+    asked = []
+
+    def stop_after_one(self, prompts):
+        for batch in batches(self, prompts):
+            asked.extend(prompts[i].id for i, _ in batch)
+            yield batch
+            raise StoppedError
+
+    monkeypatch.setattr(Generator, "batches", stop_after_one)
+    with pytest.raises(StoppedError):
+        run(folder, data, tmp_path, batch_size=4)
+    assert len(asked) == 4
+    first = lines(tmp_path)
+    # A kill in the middle of a line.
+    path = tmp_path / "predictions" / "shapes.jsonl"
+    path.write_text(path.read_text() + '{"index": 8, "id": "tiny-00')
+    monkeypatch.setattr(Generator, "batches", batches)
+    seconds = json.loads((tmp_path / "predictions" / "shapes.meta.json").read_text())["spent"]["seconds"]
+    row = run(folder, data, tmp_path, batch_size=4)
+    assert "torn off" in capsys.readouterr().err
+    assert without_time(row) == without_time(whole[0])
+    assert lines(tmp_path) == lines(whole[1])
+    assert row["stages"][0]["seconds"] > seconds > 0.0
+    assert all(line in lines(tmp_path) for line in first)
+
+
+def test_line_end_lost_by_a_kill_loses_no_answer(whole, folder, data, tmp_path):
+    run(folder, data, tmp_path, batch_size=4)
+    path = tmp_path / "predictions" / "shapes.jsonl"
+    path.write_text(path.read_text().rstrip("\n"))
+    assert without_time(run(folder, data, tmp_path)) == without_time(whole[0])
+
+
+@pytest.mark.parametrize(
+    ("settings", "field"),
+    [
+        ({"max_new_tokens": 7}, "max_new_tokens (6, now 7)"),
+        ({"blank_images": True}, "blank_images (false, now true)"),
+        ({"system_prompt": "Think."}, 'system_prompt (null, now "Think.")'),
+        ({"limit": 3}, "questions"),
+        ({"limit": 9}, "limit (null, now 9)"),
+        ({"backend": "vllm"}, "backend"),
+    ],
+)
+def test_other_settings_are_refused(whole, folder, data, settings, field):
+    with pytest.raises(EvaluationError) as caught:
+        run(folder, data, whole[1], **settings)
+    assert field in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_another_model_is_refused_and_a_deleted_file_starts_anew(folder, data, tmp_path, tmp_path_factory):
+    other = tiny_qwen2_5_vl(tmp_path_factory.mktemp("other"), seed=1)
+    before = run(folder, data, tmp_path, limit=2)
+    with pytest.raises(EvaluationError, match="another model"):
+        run(other, data, tmp_path, limit=2)
+    (tmp_path / "predictions" / "shapes.jsonl").unlink()
+    assert run(other, data, tmp_path, limit=2)["model"] != before["model"]
+    (tmp_path / "predictions" / "shapes.meta.json").unlink()
+    with pytest.raises(EvaluationError, match=r"delete shapes\.jsonl"):
+        run(other, data, tmp_path, limit=2)
+
+
+def test_loaded_model_gives_the_same_answers(whole, folder, data, tmp_path):
+    from balanced_thinking.models.modeling import load_model
+
+    pair = load_model(folder)
+    row = run(pair, data, tmp_path, expects_think=False, seed=5)
+    assert row["correct"] == whole[0]["correct"]
+    assert [line["response"] for line in lines(tmp_path)] == [line["response"] for line in lines(whole[1])]
+    assert (row["malformed"], row["malformed_kinds"], row["think_tokens"], row["seed"]) == (None, None, None, 5)
+    assert model_identity(pair) == model_identity(load_model(folder))
+    next(pair[0].parameters()).data += 1.0
+    assert model_identity(pair) != model_identity(load_model(folder))
+
+
+def test_blank_images_change_what_the_model_sees_and_nothing_else(folder, data, tmp_path, monkeypatch):
+    seen = []
+    encode = Generator._encode
+
+    def watched(self, prompts, texts):
+        seen.extend((prompt.images[0], text) for prompt, text in zip(prompts, texts, strict=True))
+        return encode(self, prompts, texts)
+
+    monkeypatch.setattr(Generator, "_encode", watched)
+    run(folder, data, tmp_path / "seen", limit=3)
+    run(folder, data, tmp_path / "blank", limit=3, blank_images=True)
+    assert [text for _, text in seen[:3]] == [text for _, text in seen[3:]]
+    for image, _ in seen[3:]:
+        assert image.size == (16, 16)
+        assert image.getcolors() == [(256, (128, 128, 128))]
+
+
+def test_system_prompt_reaches_the_model(folder, data, tmp_path, monkeypatch):
+    texts = []
+    encode = Generator._encode
+    monkeypatch.setattr(Generator, "_encode", lambda self, p, t: texts.extend(t) or encode(self, p, t))
+    run(folder, data, tmp_path, limit=1, system_prompt="Think first.")
+    assert texts[0].startswith("<|im_start|>system\nThink first.<|im_end|>\n<|im_start|>user")
+
+
+def test_score_keeps_the_prefilled_tag():
+    example = Example("q", "s", (), "Which?", ("x", "y"), None, "B", "choice")
+    row = score(3, example, response=Response("t</think><answer>(b)</answer>", [], False, 1, 3, "<think>"))
+    assert (row["correct"], row["malformed"], row["think"], row["answer"]) == (True, None, "t", "(b)")
+    assert row["response"] == "<think>t</think><answer>(b)</answer>"
+
+
+def test_unknown_benchmark_names_the_nearest():
+    with pytest.raises(EvaluationError) as caught:
+        find_benchmark("iconz")
+    assert "did you mean icons?" in str(caught.value)
+    assert "icons-unseen" in str(caught.value)
+
+
+def test_impossible_reference_is_found_before_the_model(tmp_path, folder):
+    row = to_trl_row(tiny_examples(1)[0]) | {"images": [], "answer": "Z"}
+    row["prompt"][0]["content"] = row["prompt"][0]["content"][1:]
+    row["completion"][0]["content"] = "<answer>Z</answer>"
+    (tmp_path / "bad.jsonl").write_text(json.dumps(row) + "\n")
+    with pytest.raises(ValueError, match="Z"):
+        run(folder, tmp_path / "bad.jsonl", tmp_path)
+
+
+@pytest.mark.parametrize("settings", [{"backend": "tpu"}, {"limit": 0}, {"max_new_tokens": 0}, {"batch_size": 0}])
+def test_bad_settings_are_one_line(folder, data, tmp_path, settings):
+    with pytest.raises(EvaluationError) as caught:
+        run(folder, data, tmp_path, **settings)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_vllm_is_asked_for_only_when_wanted(folder, data, tmp_path):
+    if "vllm" not in sys.modules:
+        with pytest.raises(EvaluationError, match="needs vLLM"):
+            run(folder, data, tmp_path, backend="vllm")
