@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from balanced_thinking.compare import bench
+from balanced_thinking.compare import bench, timing
 from balanced_thinking.compare.bench import LossBenchOptions, bench_loss, format_table
 from balanced_thinking.errors import ConfigError
 
@@ -47,12 +47,12 @@ def test_goals_hold_for_the_default_shape_only(result: dict) -> None:
     assert bench._goals(LossBenchOptions(vocab=300)) == {}
     assert "met" not in format_table(result)
     seconds = [(1.0, 1.0), (2.0, 2.0), (3.0, 3.0)]
-    ratios = bench._ratios(seconds, [(2.0, 4.0), (4.0, 4.0), (2.0, 4.0)], goal=0.5)
+    ratios = timing.ratios(seconds, [(2.0, 4.0), (4.0, 4.0), (2.0, 4.0)], goal=0.5)
     assert ratios["wall"] == {"median": 0.5, "p20": 0.5, "p80": 1.5, "wins": 2 / 3}
     assert ratios["cpu"]["median"] == 0.5
     assert ratios["met"]
-    assert bench._ratio_cells(ratios)[-1] == "<= 0.5 met"
-    assert bench._ratio_cells(ratios | {"met": False})[-1] == "<= 0.5 MISSED"
+    assert timing.ratio_cells(ratios)[-1] == "<= 0.5 met"
+    assert timing.ratio_cells(ratios | {"met": False})[-1] == "<= 0.5 MISSED"
 
 
 def test_memory_is_that_of_the_arm() -> None:

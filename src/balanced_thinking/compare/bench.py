@@ -18,16 +18,12 @@ import ctypes
 import io
 import json
 import os
-import platform
-import random
 import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -35,10 +31,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 from torch import Tensor
 
+from balanced_thinking.compare import timing
 from balanced_thinking.core.loss import weighted_linear_cross_entropy
 from balanced_thinking.errors import ConfigError
 
@@ -123,12 +119,12 @@ def bench_loss(options: LossBenchOptions | None = None, *, progress: bool = True
     arms = ["ours", *(name for name in options.arms if name != "ours")]
     unavailable = {name: reason for name in arms if (reason := _why_not(name)) is not None}
     arms = [name for name in arms if name not in unavailable]
-    load_before = _load_average()
-    with _threads(options.threads), _bar(progress) as bar:
+    load_before = timing.load_average()
+    with timing.threads(options.threads), timing.bar(progress) as bar:
         steps = (options.warmup + options.pairs + options.memory) * len(arms)
         task = bar.add_task("bench loss", total=steps * len(options.dtypes))
         results = {dtype: _bench_dtype(options, dtype, arms, lambda: bar.advance(task)) for dtype in options.dtypes}
-        machine = _machine(load_before)
+        machine = timing.machine(load_before)
     return {"options": asdict(options), "machine": machine, "unavailable": unavailable, "results": results}
 
 
@@ -140,10 +136,7 @@ def format_table(result: Mapping[str, Any]) -> str:
         f"head forward + backward: vocab {options['vocab']:,}, dim {options['dim']:,}, rows {options['rows']:,}, "
         f"{options['trained']:.0%} trained; {options['pairs']} rounds in random order after {options['warmup']}"
     )
-    out.print(
-        f"{machine['processor']}, threads {machine['threads']}, load average {machine['load_before']} before and "
-        f"{machine['load_after']} after; torch {machine['torch']}, trl {machine['trl']}"
-    )
+    out.print(timing.machine_line(machine))
     for arm, reason in result["unavailable"].items():
         out.print(f"{arm}: n/a ({reason})")
     for dtype, measured in result["results"].items():
@@ -161,16 +154,10 @@ def _table(dtype: str, measured: Mapping[str, Any]) -> Table:
         ratio = measured["ratios"].get(arm)
         peak = "n/a" if values["peak_mb"] is None else f"{values['peak_mb']:.0f}"
         errors = "  ".join(f"{values['errors'][part]:.0e}" for part in ("loss", "hidden", "head"))
-        table.add_row(arm, f"{values['wall_s']:.3f}", f"{values['cpu_s']:.3f}", *_ratio_cells(ratio), peak, errors)
+        table.add_row(
+            arm, f"{values['wall_s']:.3f}", f"{values['cpu_s']:.3f}", *timing.ratio_cells(ratio), peak, errors
+        )
     return table
-
-
-def _ratio_cells(ratio: Mapping[str, Any] | None) -> list[str]:
-    if ratio is None:
-        return ["", "", "", ""]
-    wall, cpu = (f"{r['median']:.2f} [{r['p20']:.2f}, {r['p80']:.2f}]" for r in (ratio["wall"], ratio["cpu"]))
-    goal = "" if ratio["goal"] is None else f"<= {ratio['goal']} {'met' if ratio['met'] else 'MISSED'}"
-    return [wall, f"{ratio['wall']['wins']:.0%}", cpu, goal]
 
 
 def _ours(inputs: _Inputs) -> Tensor:
@@ -259,49 +246,23 @@ def _bench_dtype(
     wanted = _reference(inputs)
     errors = {arm: _errors(_run(arm, inputs), inputs, wanted) for arm in arms}
     del wanted
-    seconds = _rounds(options, arms, inputs, advance)
+    steps = {arm: partial(_run, arm, inputs) for arm in arms}
+    seconds = timing.rounds(steps, pairs=options.pairs, warmup=options.warmup, seed=options.seed, advance=advance)
     measured: dict[str, dict[str, Any]] = {"arms": {}, "ratios": {}}
     for arm in arms:
         wall, cpu = (statistics.median(part) for part in zip(*seconds[arm], strict=True))
         peak = _peak_mb(options, dtype, arm) if options.memory else None
         measured["arms"][arm] = {"wall_s": wall, "cpu_s": cpu, "peak_mb": peak, "errors": errors[arm]}
         if arm != "ours":
-            measured["ratios"][arm] = _ratios(seconds["ours"], seconds[arm], goal=_goals(options).get(arm))
+            measured["ratios"][arm] = timing.ratios(seconds["ours"], seconds[arm], goal=_goals(options).get(arm))
         if options.memory:
             advance()
     return measured
 
 
-def _rounds(
-    options: LossBenchOptions, arms: list[str], inputs: _Inputs, advance: Callable[[], None]
-) -> dict[str, list[tuple[float, float]]]:
-    """Wall and CPU seconds of every arm in every counted round."""
-    order = random.Random(options.seed)
-    seconds: dict[str, list[tuple[float, float]]] = {arm: [] for arm in arms}
-    for number in range(options.warmup + options.pairs):
-        for arm in order.sample(arms, len(arms)):
-            inputs.clear()
-            wall, cpu = time.perf_counter(), time.process_time()
-            _run(arm, inputs)
-            if number >= options.warmup:
-                seconds[arm].append((time.perf_counter() - wall, time.process_time() - cpu))
-            advance()
-    return seconds
-
-
 def _goals(options: LossBenchOptions) -> Mapping[str, float]:
     shapes = [(o.rows, o.trained, o.dim, o.vocab) for o in (options, LossBenchOptions())]
     return GOALS if shapes[0] == shapes[1] else {}
-
-
-def _ratios(ours: list[tuple[float, float]], other: list[tuple[float, float]], *, goal: float | None) -> dict[str, Any]:
-    summary: dict[str, Any] = {}
-    for position, clock in enumerate(("wall", "cpu")):
-        ratios = sorted(a[position] / b[position] for a, b in zip(ours, other, strict=True))
-        low, high = (ratios[round(share * (len(ratios) - 1))] for share in (0.2, 0.8))
-        wins = sum(ratio < 1 for ratio in ratios) / len(ratios)
-        summary[clock] = {"median": statistics.median(ratios), "p20": low, "p80": high, "wins": wins}
-    return summary | {"goal": goal, "met": None if goal is None else summary["wall"]["median"] <= goal}
 
 
 def _reference(inputs: _Inputs) -> tuple[Tensor, ...]:
@@ -360,41 +321,3 @@ def print_peak(request: str) -> None:
 def _status_kb(field: str) -> int:
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
-
-
-def _machine(load_before: str) -> dict[str, Any]:
-    return {
-        "processor": _processor(),
-        "threads": torch.get_num_threads(),
-        "load_before": load_before,
-        "load_after": _load_average(),
-        "torch": torch.__version__,
-        "trl": version("trl"),
-    }
-
-
-def _processor() -> str:
-    """Model name and the instruction sets that decide how fast bfloat16 is."""
-    cpuinfo = Path("/proc/cpuinfo")
-    text = cpuinfo.read_text() if cpuinfo.exists() else ""
-    names = [line.split(":")[1].strip() for line in text.splitlines() if line.startswith("model name")]
-    found = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in text.split()]
-    return " ".join([names[0] if names else platform.machine(), *found])
-
-
-def _load_average() -> str:
-    return f"{os.getloadavg()[0]:.2f}" if hasattr(os, "getloadavg") else "n/a"
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _bar(progress: bool) -> Progress:
-    return Progress(console=Console(stderr=True), transient=True, disable=not progress)

@@ -1,0 +1,166 @@
+"""What a training step costs: SCALe against plain SFT in our trainer, and against stock TRL, paired in one run.
+
+Arms, each one optimizer step (forward, backward, clipping, AdamW) of the same model on the same rows, collated before:
+
+    scale        ours with loss="scale"
+    token_mean   ours with loss="token_mean"
+    trl          stock SFTTrainer, settings made equal: precision, no activation checkpointing
+
+Left out: collation, several devices, accumulation.
+"""
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from balanced_thinking.compare import timing
+from balanced_thinking.errors import ConfigError
+
+# Largest acceptable median of scale / token_mean in wall seconds.
+GOALS: Mapping[str, float] = {"token_mean": 1.02}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SFTBenchOptions:
+    """The model, batch and length of ``bench_sft``.
+
+    Attributes:
+        model: Folder or hub id.
+        dataset: Benchmark name or data file; its first rows are used.
+        rows: Rows of a step.
+        pairs: Timed rounds.
+        warmup: Rounds before them that do not count.
+        threads: Threads of torch; None leaves torch's own choice.
+        bf16: Autocast; None leaves the trainer's own choice, which the other arms then share.
+        seed: Seed of the order of the arms.
+    """
+
+    model: str
+    dataset: str = "icons"
+    rows: int = 16
+    pairs: int = 21
+    warmup: int = 2
+    threads: int | None = None
+    bf16: bool | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("rows", "pairs"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+def bench_sft(options: SFTBenchOptions, *, progress: bool = True) -> dict[str, Any]:
+    """Compare the arms and return what was measured, ready for JSON: ``options``, ``machine``, ``arms``, ``ratios``."""
+    import statistics
+
+    load_before = timing.load_average()
+    with timing.threads(options.threads), tempfile.TemporaryDirectory() as folder, timing.bar(progress) as bar:
+        steps = _make_steps(options, Path(folder))
+        task = bar.add_task("bench sft", total=(options.warmup + options.pairs) * len(steps))
+        seconds = timing.rounds(
+            steps, pairs=options.pairs, warmup=options.warmup, seed=options.seed, advance=lambda: bar.advance(task)
+        )
+        machine = timing.machine(load_before)
+    arms = {
+        arm: dict(zip(("wall_s", "cpu_s"), map(statistics.median, zip(*found, strict=True)), strict=True))
+        for arm, found in seconds.items()
+    }
+    ratios = {
+        arm: timing.ratios(seconds["scale"], found, goal=GOALS.get(arm))
+        for arm, found in seconds.items()
+        if arm != "scale"
+    }
+    return {"options": asdict(options), "machine": machine, "arms": arms, "ratios": ratios}
+
+
+def format_sft_table(result: Mapping[str, Any]) -> str:
+    """The result of ``bench_sft`` as text."""
+    from rich.console import Console
+    from rich.table import Table
+
+    options = result["options"]
+    table = Table(title="one training step", title_justify="left")
+    for column in ("arm", "wall s", "CPU s", "scale / arm, wall", "wins", "scale / arm, CPU", "goal"):
+        table.add_column(column, justify="left" if column == "arm" else "right", no_wrap=True)
+    for arm, values in result["arms"].items():
+        cells = timing.ratio_cells(result["ratios"].get(arm))
+        table.add_row(arm, f"{values['wall_s']:.3f}", f"{values['cpu_s']:.3f}", *cells)
+    console = Console(width=120, color_system=None)
+    with console.capture() as captured:
+        console.print(f"{options['rows']} rows of {options['dataset']}, {options['pairs']} rounds in random order")
+        console.print(timing.machine_line(result["machine"]))
+        console.print(table)
+    return captured.get().rstrip()
+
+
+def _make_steps(options: SFTBenchOptions, folder: Path) -> dict[str, Callable[[], Any]]:
+    from itertools import islice
+
+    from balanced_thinking.data.records import to_dataset
+    from balanced_thinking.training.run import DataArguments, read_examples
+
+    data = DataArguments(dataset=options.dataset)
+    rows = to_dataset(islice(read_examples(options.dataset, data, split="train"), options.rows))
+    makers = {"scale": _ours, "token_mean": _ours, "trl": _stock}
+    return {arm: _step(make(arm, options, rows, folder / arm), rows) for arm, make in makers.items()}
+
+
+def _ours(arm: str, options: SFTBenchOptions, rows: Any, folder: Path) -> Any:
+    from balanced_thinking.training.sft import ScaleSFTTrainer
+    from balanced_thinking.training.sft_config import ScaleSFTConfig
+
+    config = ScaleSFTConfig(str(folder), loss=arm, **_settings(options))
+    return ScaleSFTTrainer(options.model, config, train_dataset=rows)
+
+
+def _stock(arm: str, options: SFTBenchOptions, rows: Any, folder: Path) -> Any:
+    from transformers import AutoModelForImageTextToText
+    from trl import SFTConfig, SFTTrainer
+
+    from balanced_thinking.models.modeling import load_processor
+    from balanced_thinking.training.sft_config import ScaleSFTConfig
+
+    chosen = ScaleSFTConfig(str(folder), **_settings(options))
+    config = SFTConfig(
+        str(folder),
+        **{**_settings(options), "bf16": chosen.bf16},
+        use_cpu=chosen.use_cpu,
+        activation_checkpointing=False,
+    )
+    model = AutoModelForImageTextToText.from_pretrained(options.model)
+    columns = rows.select_columns(["prompt", "completion", "images"])
+    return SFTTrainer(model, config, train_dataset=columns, processing_class=load_processor(options.model))
+
+
+def _settings(options: SFTBenchOptions) -> dict[str, Any]:
+    return {
+        "per_device_train_batch_size": options.rows,
+        "max_steps": 1000,
+        "learning_rate": 1e-5,
+        "bf16": options.bf16,
+        "max_length": None,
+        "disable_tqdm": True,
+        "report_to": "none",
+        "save_strategy": "no",
+    }
+
+
+def _step(trainer: Any, rows: Any) -> Callable[[], Any]:
+    """One optimizer step of a trainer, as its own loop does it, on the same collated rows each time."""
+    trainer.create_optimizer()
+    model, optimizer = trainer.accelerator.prepare(trainer.model, trainer.optimizer)
+    trainer.optimizer, trainer.state.max_steps = optimizer, trainer.args.max_steps
+    trainer.current_gradient_accumulation_steps = 1
+    batch = trainer.data_collator([rows[i] for i in range(len(rows))])
+
+    def step() -> None:
+        batches, items = trainer.get_batch_samples(iter([dict(batch)]), 1, trainer.args.device)
+        trainer.training_step(model, batches[0], items)
+        trainer.accelerator.clip_grad_norm_(model.parameters(), trainer.args.max_grad_norm)
+        optimizer.step()
+        model.zero_grad()
+
+    return step
