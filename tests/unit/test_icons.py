@@ -1,0 +1,215 @@
+"""The icons benchmarks: reproducible, balanced, consistent with their pictures, in TRL's form."""
+
+import io
+import random
+import re
+from collections import Counter
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from balanced_thinking.data.prompts import render_question
+from balanced_thinking.data.records import load_examples
+from balanced_thinking.errors import ConfigError
+from balanced_thinking.evaluation.benchmarks import BENCHMARKS, icons
+from balanced_thinking.evaluation.benchmarks.icons_pool import background_icons, seen_icons, unseen_icons
+from balanced_thinking.evaluation.benchmarks.icons_pretraining import caption_example, direct_example, list_example
+from balanced_thinking.evaluation.benchmarks.icons_scene import CELLS, KINDS, POSITIONS, SIDE, arrange, draw, kinds_of
+from balanced_thinking.evaluation.benchmarks.icons_scene import split as split_number
+from balanced_thinking.evaluation.benchmarks.icons_tasks import FORMS, LETTERS, Puzzle
+from balanced_thinking.evaluation.benchmarks.icons_traces import NUMBERS, describe, expand, write_trace
+
+
+def puzzles(form: str, count: int = 200) -> list[Puzzle]:
+    return [FORMS[form].make(seen_icons(), random.Random(f"{form}{i}")) for i in range(count)]
+
+
+def solve(form: str, puzzle: Puzzle) -> set[str]:
+    """All right answers, worked out again from the grid and the words of the question alone."""
+    names = [icon.name for icon in puzzle.cells]
+    groups = [icon.group for icon in puzzle.cells]
+    question, choices = puzzle.question, puzzle.choices or ()
+    asked = [place for place, name in enumerate(POSITIONS) if f"the {name} cell" in question]
+
+    def letters(*wanted: str) -> set[str]:
+        return {LETTERS[i] for i, choice in enumerate(choices) if choice in wanted}
+
+    def more(first: int, second: int, labels: tuple[str, ...]) -> str:
+        return labels[2] if first == second else labels[first < second]
+
+    if form in ("count-icon", "count-group"):
+        wanted = re.search(r"show an? (.+?)( of any kind)?\?", question)
+        return {str((names if form == "count-icon" else groups).count(wanted[1]))}
+    if form == "count-same":
+        return {str(names.count(names[asked[0]]))}
+    if form == "compare-icons":
+        first, second = re.search(r"often, an? (.+?) or an? (.+?), or", question).groups()
+        return {more(names.count(first), names.count(second), (first, second, "neither"))}
+    if form == "compare-groups":
+        return letters(more(groups.count(choices[0]), groups.count(choices[1]), choices))
+    if form == "compare-cells":
+        counts = [names.count(names[POSITIONS.index(choice)]) for choice in choices[:2]]
+        return letters(more(*counts, choices))
+    if form == "locate-icon":
+        return letters(POSITIONS[names.index(re.search(r"the (.+)\?", question)[1])])
+    if form == "locate-neighbour":
+        side, name = re.search(r"directly (left of|right of|above|below) the (.+)\?", question).groups()
+        return {names[names.index(name) + {"left of": -1, "right of": 1, "above": -SIDE, "below": SIDE}[side]]}
+    if form == "locate-same":
+        return letters(*(POSITIONS[p] for p, name in enumerate(names) if name == names[asked[0]] and p != asked[0]))
+    if form in ("odd-icon", "odd-cell"):
+        single = [place for place, name in enumerate(names) if names.count(name) == 1]
+        return {names[place] for place in single} if form == "odd-icon" else letters(*(POSITIONS[p] for p in single))
+    if form == "odd-group":
+        return {name for name, group in zip(names, groups, strict=True) if groups.count(group) == 1}
+    if form == "category-cell":
+        return {groups[asked[0]]}
+    most = Counter(groups).most_common(1)[0][1]
+    return letters(*(group for group in choices if groups.count(group) == most))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_answer_follows_from_the_grid_and_is_the_only_one(form):
+    for puzzle in puzzles(form):
+        assert solve(form, puzzle) == {puzzle.answer}
+        assert len(puzzle.cells) == CELLS
+        assert len(set(puzzle.choices or ())) == len(puzzle.choices or ())
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_traces_describe_the_picture_in_order_and_stop_before_the_answer(form):
+    for number, puzzle in enumerate(puzzles(form, 60)):
+        trace = write_trace(puzzle, form, random.Random(number))
+        words = re.findall(r"[\w-]+", trace)
+        labels = [icon.name for icon in puzzle.cells] if FORMS[form].named else kinds_of(puzzle.cells)
+        remaining = iter(words)
+        assert all(label in remaining for label in labels), trace
+        assert "answer is" not in trace
+        assert "{" not in trace
+        assert 45 <= len(re.findall(r"[\w-]+|[^\w\s]", trace)) <= 125
+        ending = write_trace(puzzle, form, random.Random(number), end_with_answer=True)
+        assert ending.endswith(f"So the answer is {puzzle.answer}.")
+
+
+def test_tallies_in_a_trace_are_those_of_the_rows():
+    for number, puzzle in enumerate(puzzles("count-icon", 60)):
+        trace = write_trace(puzzle, "count-icon", random.Random(number))
+        wanted = [
+            NUMBERS[[i.name for i in puzzle.cells[r * 3 : r * 3 + 3]].count(puzzle.notes["target"].name)]
+            for r in range(3)
+        ]
+        after = trace[re.search(rf"(for|about|taking|counting) the {puzzle.notes['target'].name}:", trace).end() :]
+        assert [word for word in re.findall(r"\w+", after.split(".")[0]) if word in NUMBERS] == wanted
+
+
+def test_a_slip_is_taken_back_at_once():
+    fox, owl = seen_icons()["animal"][0], seen_icons()["bird"][2]
+    texts = [describe([fox, owl, fox, owl, fox, owl, fox, owl, fox], random.Random(i), slips=True) for i in range(40)]
+    assert any(
+        re.search(r"owl,? (or )?(no, |wait, |sorry, |hmm, )?(rather|actually|I mean|better) .*?fox", t) for t in texts
+    )
+
+
+def test_unseen_icons_never_appear_in_training_or_pretraining():
+    unseen = {icon.character for icon in unseen_icons()}
+    seen = {icon.character for group in seen_icons().values() for icon in group}
+    background = {icon.character for icon in background_icons()}
+    assert not unseen & (seen | background)
+    assert not seen & background
+    assert (len(seen), len(unseen)) == (64, 24)
+    assert len(background) > 400
+
+
+def test_unseen_questions_name_no_icon_and_their_form_is_trained_on_seen_icons():
+    names = {icon.name for icon in unseen_icons()} | {icon.name for g in seen_icons().values() for icon in g}
+    unseen = [icons.make_example("icons-unseen", "test", n) for n in range(200)]
+    for example in unseen:
+        assert not names & set(re.findall(r"\w+", render_question(example.question, example.choices)))
+    assert {e.source.split("/")[1] for e in unseen} == {"count", "compare", "locate", "odd-one-out"}
+    trained = {form_of(icons.make_example("icons", "train", n).question) for n in range(300)}
+    assert {form_of(example.question) for example in unseen} <= trained
+
+
+def form_of(question: str) -> str:
+    """The question without its places."""
+    return re.sub("|".join(POSITIONS), "PLACE", question)
+
+
+def test_shortcuts_that_need_no_picture_stay_low():
+    train = [strip(icons.make_example("icons", "train", n)) for n in range(4000)]
+    test = [strip(icons.make_example("icons", "test", n)) for n in range(1000)]
+    shares = icons.shortcut_baselines(train, test)
+    assert 0.1 < shares["majority"] < 0.3
+    assert 0.1 < shares["question_only"] < 0.35
+    numbers = Counter(e.answer for e in train if e.kind == "choice")
+    assert max(numbers.values()) < 0.36 * sum(numbers.values())
+
+
+def strip(example):
+    """Without the picture, to keep memory small."""
+    import dataclasses
+
+    return dataclasses.replace(example, images=())
+
+
+def test_shortcut_baselines_on_hand_made_examples():
+    def one(question, answer, source="s"):
+        return icons.Example("1", source, (), question, None, None, answer, "text")
+
+    train = [one("p?", "x"), one("p?", "x"), one("p?", "y"), one("q?", "y"), one("r?", "y")]
+    # Majority answer of the source is y (3 of 5); by question: p -> x, q -> y, unknown -> y.
+    test = [one("p?", "x"), one("q?", "y"), one("new?", "y"), one("p?", "y")]
+    assert icons.shortcut_baselines(train, test) == {"majority": 0.75, "question_only": 0.75}
+
+
+def test_examples_depend_on_their_number_alone():
+    assert icons.make_example("icons", "val", 7) == icons.make_example("icons", "val", 7)
+    assert icons.make_example("icons", "val", 7).question != "" != icons.make_example("icons", "test", 7).question
+    for make in (list_example, caption_example, direct_example):
+        for named in (True, False):
+            assert make(3, named=named) == make(3, named=named)
+            assert make(3, named=named, seed=1) != make(3, named=named)
+            assert make(3, named=named).think is None
+
+
+def test_a_split_is_written_once_and_read_back_as_it_was_made(tmp_path, monkeypatch):
+    monkeypatch.setenv("BALANCED_THINKING_CACHE", str(tmp_path))
+    monkeypatch.setitem(icons.SPLITS, "icons", {"train": 6, "val": 5, "test": 4})
+    examples = BENCHMARKS["icons"].load("val")
+    file = icons.split_file("icons", "val")
+    assert len(examples) == 5
+    before = file.stat().st_mtime_ns
+    assert list(load_examples(file)) == list(BENCHMARKS["icons"].load("val"))
+    assert file.stat().st_mtime_ns == before
+    for number, example in enumerate(examples):
+        made = icons.make_example("icons", "val", number)
+        assert (example.question, example.choices, example.think, example.answer) == (
+            made.question, made.choices, made.think, made.answer,
+        )  # fmt: skip
+        with Image.open(example.images[0]) as picture:
+            assert picture.size == (84, 84)
+            assert picture.convert("RGB").tobytes() == Image.open(io.BytesIO(made.images[0])).convert("RGB").tobytes()
+
+
+def test_equal_icons_are_not_equal_pixels_and_nothing_leaves_its_cell():
+    fox = seen_icons()["animal"][0]
+    picture = np.asarray(Image.open(io.BytesIO(draw([fox] * CELLS, random.Random(0)))).convert("RGB"))
+    tiles = [picture[r : r + 28, c : c + 28].tobytes() for r in range(0, 84, 28) for c in range(0, 84, 28)]
+    assert len(set(tiles)) > 6
+
+
+def test_unknown_names_are_refused_in_one_line():
+    with pytest.raises(ConfigError, match="take one of icons, icons-unseen"):
+        icons.split_file("icon", "test")
+    with pytest.raises(ConfigError, match="no split 'train'"):
+        icons.split_file("icons-unseen", "train")
+
+
+def test_helpers():
+    rng = random.Random(0)
+    assert expand("{a|b{c|d}} e", random.Random(3)) in {"a e", "bc e", "bd e"}
+    assert all(sum(parts := split_number(8, 3, rng, least=2)) == 8 and min(parts) >= 2 for _ in range(50))
+    one, two = seen_icons()["bird"][:2]
+    assert sorted(icon.name for icon in arrange([(one, 4), (two, 5)], rng)).count(one.name) == 4
+    assert kinds_of([two, one, two]) == [KINDS[0], KINDS[1], KINDS[0]]

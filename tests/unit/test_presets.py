@@ -1,0 +1,156 @@
+"""The embedded models: a tokenizer that fits the benchmark, the family's own classes, names that become folders."""
+
+import dataclasses
+import io
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoModelForImageTextToText, AutoProcessor, Qwen2_5_VLProcessor, TrainerCallback
+
+from balanced_thinking.data.prompts import build_completion, build_prompt
+from balanced_thinking.demo import presets
+from balanced_thinking.demo.presets import pretrain, tiny_qwen2_5_vl
+from balanced_thinking.demo.presets.tokenizer import TAGS
+from balanced_thinking.errors import ConfigError
+from balanced_thinking.evaluation.benchmarks import icons
+from balanced_thinking.evaluation.benchmarks.icons_pool import seen_icons
+
+
+class StopAt(TrainerCallback):
+    """Ends a run after some steps, as a kill would."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_training_stop = state.global_step >= self.step
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("untrained")
+    tiny_qwen2_5_vl.build_untrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def processor(untrained) -> Qwen2_5_VLProcessor:
+    return AutoProcessor.from_pretrained(untrained)
+
+
+def test_it_loads_by_the_auto_classes_as_the_real_family(untrained, processor):
+    model = AutoModelForImageTextToText.from_pretrained(untrained)
+    assert isinstance(processor, Qwen2_5_VLProcessor)
+    assert model.config.model_type == "qwen2_5_vl"
+    assert 2e6 < sum(parameter.numel() for parameter in model.parameters()) < 4e6
+    assert model.generation_config.eos_token_id == processor.tokenizer.convert_tokens_to_ids("<|im_end|>")
+
+
+def test_the_same_seed_gives_the_same_files(untrained, tmp_path):
+    tiny_qwen2_5_vl.build_untrained(tmp_path)
+    for name in ("tokenizer.json", "model.safetensors", "config.json"):
+        assert (tmp_path / name).read_bytes() == (untrained / name).read_bytes()
+
+
+def test_words_of_the_benchmark_are_single_tokens(processor):
+    words = [icon.name for group in seen_icons().values() for icon in group] + [*seen_icons(), "neither"]
+    for word in [*words, *"ABCD012345"]:
+        assert len(processor.tokenizer(word)["input_ids"]) == 1, word
+    assert all(len(processor.tokenizer(f" {word}")["input_ids"]) == 1 for word in words)
+
+
+def test_tags_are_single_tokens_that_decoding_keeps(processor):
+    for tag in TAGS:
+        (token,) = processor.tokenizer(tag)["input_ids"]
+        assert processor.tokenizer.decode([token], skip_special_tokens=True) == tag
+
+
+def test_other_text_round_trips(processor):
+    text = "Größe: 3,14 % — naïve 漢字 <b>&amp;</b>\n\tend"
+    assert processor.tokenizer.decode(processor.tokenizer(text)["input_ids"]) == text
+
+
+def test_think_is_fifty_times_as_long_as_the_answer(processor):
+    examples = [icons.make_example("icons", "train", n) for n in range(400)]
+    think, answer = (
+        sum(len(processor.tokenizer(text)["input_ids"]) for text in texts)
+        for texts in ([e.think for e in examples], [e.answer for e in examples])
+    )
+    assert think / answer >= 50
+
+
+def test_a_picture_of_icons_is_nine_tokens(processor):
+    example = icons.make_example("icons", "train", 0)
+    messages = [*build_prompt(example), *build_completion(example)]
+    text = processor.apply_chat_template(messages, tokenize=False)
+    assert text.startswith("<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>")
+    assert text.endswith("</answer><|im_end|>\n")
+    batch = processor(text=[text], images=[Image.open(io.BytesIO(example.images[0]))], return_tensors="pt")
+    assert int((batch["input_ids"] == processor.image_token_id).sum()) == 9
+
+
+def test_rows_of_a_run_depend_on_their_number_and_follow_the_stages():
+    recipe = dataclasses.replace(pretrain.RECIPE, steps=10, rows=10)
+    first = [pretrain.make_row(number, recipe, 0) for number in range(10)]
+    assert {row.question for row in first} == {"List every cell."}
+    assert pretrain.make_row(7, recipe, 0) == first[7]
+    assert pretrain.make_row(7, recipe, 1) != first[7]
+    last = [pretrain.make_row(number, recipe, 0) for number in range(60, 100)]
+    assert {"icons/caption"} < {row.source for row in last}
+    assert all(row.think is None for row in [*first, *last])
+
+
+def test_stopped_pretraining_goes_on_to_the_same_weights(untrained, tmp_path):
+    recipe = dataclasses.replace(pretrain.RECIPE, steps=4, rows=2, warmup_steps=1)
+    whole = pretrain.pretrain(untrained, tmp_path / "whole", recipe=recipe, progress=False)
+    config = pretrain.make_config(tmp_path / "parts", recipe, 0)
+    config.save_steps = 2
+    trainer = pretrain.make_trainer(untrained, config, recipe, 0)
+    trainer.add_callback(StopAt(2))
+    trainer.train()
+    parts = pretrain.pretrain(untrained, tmp_path / "parts", recipe=recipe, progress=False)
+    assert not list(parts.glob("checkpoint-*"))
+    assert (whole / "model.safetensors").read_bytes() == (parts / "model.safetensors").read_bytes()
+    assert AutoModelForImageTextToText.from_pretrained(whole).dtype == torch.bfloat16
+
+
+def test_names_become_folders_and_other_names_pass_through(tmp_path):
+    assert presets.resolve("Qwen/Qwen2.5-VL-3B-Instruct") == "Qwen/Qwen2.5-VL-3B-Instruct"
+    assert presets.resolve(tmp_path) == tmp_path
+    with pytest.raises(ConfigError, match="preset 'tiny' is unknown; choose one of tiny-qwen2_5_vl"):
+        presets.build("tiny")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    with pytest.raises(ConfigError, match="is not empty"):
+        presets.build("tiny-qwen2_5_vl", tmp_path / "full")
+
+
+def test_a_preset_that_does_not_ship_is_built_once_into_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("BALANCED_THINKING_CACHE", str(tmp_path))
+    made = []
+
+    def make(folder: Path, *, work: Path, progress: bool = True) -> None:
+        made.append(random.random())
+        (folder / "config.json").write_text("{}")
+
+    monkeypatch.setattr(tiny_qwen2_5_vl, "make", make)
+    monkeypatch.setattr(presets, "_HERE", presets._HERE / "elsewhere" / "..")
+    monkeypatch.setitem(presets.PRESETS, "other", dataclasses.replace(presets.PRESETS["tiny-qwen2_5_vl"], name="other"))
+    assert "built on first use" in presets.list_presets()[-1]
+    folder = presets.resolve("other")
+    assert presets.resolve("other") == folder
+    assert folder.parent == tmp_path / "presets"
+    assert "cached in" in presets.list_presets()[-1]
+    assert len(made) == 1
+
+
+def test_the_shipped_base_is_complete_small_and_of_this_code(processor):
+    folder = presets.PRESETS["tiny-qwen2_5_vl"].shipped
+    assert {path.name for path in folder.iterdir()} == set(tiny_qwen2_5_vl.FILES)
+    assert (folder / "model.safetensors").stat().st_size <= 8 * 2**20
+    shipped = AutoProcessor.from_pretrained(folder)
+    assert shipped.tokenizer.get_vocab() == processor.tokenizer.get_vocab()
+    assert shipped.chat_template == processor.chat_template
