@@ -47,6 +47,7 @@ class DataError(BalancedThinkingError):
         field: str | None = None,
         remedy: str | None = None,
     ) -> None:
+        message = _innermost(message)
         self.message, self.file, self.record, self.field, self.remedy = message, file, record, field, remedy
         places = [str(file) if file is not None else None, _named("record", record), _named("field", field)]
         where = ", ".join(place for place in places if place)
@@ -75,7 +76,7 @@ class SegmentError(DataError):
     ``duplicate``, ``order`` (with the segment's own name in place of think and answer).
     """
 
-    def __init__(self, message: str, *, kind: str, **where: str | int | Path | None) -> None:
+    def __init__(self, message: str, *, kind: str = "malformed", **where: str | int | Path | None) -> None:
         super().__init__(message, **where)  # type: ignore[arg-type]
         self.kind = kind
 
@@ -90,6 +91,13 @@ class CheckpointError(BalancedThinkingError):
 
 class EvaluationError(BalancedThinkingError):
     """An evaluation that cannot be carried out or resumed."""
+
+
+def _innermost(message: str) -> str:
+    """What was raised in a DataLoader's worker: torch hands it on as one text with the traceback before it."""
+    if "Original Traceback" not in message:
+        return message
+    return message.strip().rsplit("\n", 1)[-1].split("Error: ", 1)[-1]
 
 
 def _named(name: str, value: str | int | None) -> str | None:

@@ -330,3 +330,19 @@ def test_dft_runs_through_trl(tiny_folder, tiny_rows, tmp_path):
         newline_after_turn=False,
     )
     torch.testing.assert_close(torch.tensor(losses(trainer)), torch.tensor(losses(stock)), rtol=0, atol=1e-5)
+
+
+def test_an_error_in_a_worker_is_still_one_line(tiny_folder, tmp_path):
+    rows = [to_trl_row(example) for example in tiny_examples(4)]
+    rows[2]["completion"][0]["content"][0]["text"] = "<think>no answer here</think>"
+    with pytest.raises(DataError) as error:
+        train(
+            tiny_folder,
+            datasets.Dataset.from_list(rows),
+            tmp_path,
+            max_steps=1,
+            per_device_train_batch_size=4,
+            scale_check="lazy",
+            dataloader_num_workers=1,
+        )
+    assert str(error.value) == "record tiny-0002: the response has no <answer>; add the segment, or leave the row out"

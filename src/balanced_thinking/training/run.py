@@ -24,7 +24,7 @@ from balanced_thinking.runinfo import content_hash, run_info, write_json
 from balanced_thinking.training.callbacks import CLOCK_FILE, Clock, Console, MetricsFile
 from balanced_thinking.training.card import write_card
 from balanced_thinking.training.sft import ScaleSFTTrainer
-from balanced_thinking.training.sft_config import ScaleSFTConfig
+from balanced_thinking.training.sft_config import ScaleSFTConfig, decoded
 
 RUN_FILE = "run.json"
 # Fields that say where and how a run is shown, not what it computes; they may change between attempts.
@@ -45,6 +45,8 @@ class DataArguments:
         image_root: Folder to which relative picture paths belong; unset: the data file's.
         answer_from: Where the answer stands when there is no answer tag: tag, boxed, after_think or field.
         on_missing: A row without reasoning: train, skip or error.
+        columns: Our names to the file's as JSON, for renamed columns, such as ``{"completion": "response"}``.
+        allow_outside: Whether picture paths may lead out of the data's folder.
         limit: Use only the first so many examples.
         eval_dataset: Data for the evaluation loss, like ``dataset`` (a benchmark's name: its val split).
         eval_fraction: Hold out this share of the pictures, with all their questions, for the evaluation loss.
@@ -57,6 +59,10 @@ class DataArguments:
     image_root: str | None = field(default=None, metadata={"help": "Folder of relative picture paths."})
     answer_from: str | None = field(default=None, metadata={"help": "tag, boxed, after_think or field."})
     on_missing: str = field(default="error", metadata={"help": "Rows without reasoning: train, skip or error."})
+    columns: dict[str, str] | str | None = field(
+        default=None, metadata={"help": 'Our names to the file\'s as JSON: {"completion": "response"}.'}
+    )
+    allow_outside: bool = field(default=False, metadata={"help": "Allow pictures outside the data's folder."})
     limit: int | None = field(default=None, metadata={"help": "Use only the first so many examples."})
     eval_dataset: str | None = field(default=None, metadata={"help": "Data for the evaluation loss."})
     eval_fraction: float = field(default=0.0, metadata={"help": "Share of the pictures held out for evaluation."})
@@ -64,6 +70,7 @@ class DataArguments:
     system_prompt: str | None = field(default=None, metadata={"help": "System prompt of training and evaluation."})
 
     def __post_init__(self) -> None:
+        self.columns = decoded("columns", self.columns, dict)
         if not 0 <= self.eval_fraction < 1:
             raise ConfigError(f"eval_fraction must be at least 0 and below 1, not {self.eval_fraction}")
         if self.eval_fraction and self.eval_dataset:
@@ -91,7 +98,10 @@ def run_sft(data: DataArguments, config: ScaleSFTConfig, model: ModelConfig) -> 
     train, evaluation = load_data(data)
     if data.without_think and config.loss == "scale":
         raise ConfigError('without_think leaves one segment to weigh; use loss="token_mean"')
-    trainer = make_trainer(train, evaluation, config, model)
+    try:
+        trainer = make_trainer(train, evaluation, config, model)
+    except DataError as error:
+        raise error.at(file=data.dataset) from error
     checkpoint, passed_over = last_checkpoint(folder)
     for line in passed_over:
         print(line)
@@ -160,6 +170,8 @@ def read_examples(name: str, data: DataArguments, *, split: str) -> Iterator[Exa
         data.image_root,
         answer_from=data.answer_from,
         on_missing="train" if data.without_think else data.on_missing,
+        columns=data.columns,  # type: ignore[arg-type]
+        allow_outside=data.allow_outside,
     )
 
 

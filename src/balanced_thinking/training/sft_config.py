@@ -92,9 +92,9 @@ class ScaleSFTConfig(SFTConfig):
                 raise ConfigError(f"{name}={getattr(self, name)!r} is unknown; choose one of {', '.join(allowed)}")
         if isinstance(self.scale_check_limit, bool) or not isinstance(self.scale_check_limit, int):
             raise ConfigError(f"scale_check_limit must be a whole number, not {self.scale_check_limit!r}")
-        self.scale_start = _decoded("scale_start", self.scale_start, dict)
-        self.scale_end = _decoded("scale_end", self.scale_end, dict)
-        self.scale_segments = _decoded("scale_segments", self.scale_segments, list)
+        self.scale_start = decoded("scale_start", self.scale_start, dict)
+        self.scale_end = decoded("scale_end", self.scale_end, dict)
+        self.scale_segments = decoded("scale_segments", self.scale_segments, list)
         self._check_schedule()
         self.remove_unused_columns = False
         if self.include_num_input_tokens_seen in (None, True):
@@ -164,7 +164,7 @@ class ScaleSFTConfig(SFTConfig):
             raise ConfigError("packing and padding_free are not supported with pictures; leave them off")
 
 
-def _decoded(name: str, value: Any, kind: type) -> Any:
+def decoded(name: str, value: Any, kind: type) -> Any:
     """The value of a structured field, which the command line hands over as JSON text."""
     if isinstance(value, str):
         try:

@@ -1,0 +1,121 @@
+"""Bad data through the real command: one line with file, record and remedy, exit code 2, no training step."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from balanced_thinking.cli.main import main
+from balanced_thinking.data.records import to_trl_row
+from tiny import tiny_examples
+
+GOOD = "<think>one two</think><answer>red</answer>"
+TORN = b'{"prompt": "a", "completion": "<think>b</think><answer>c</answer>"}\n{"prompt": "a", "comp'
+
+
+def rows(folder: Path) -> list[dict]:
+    (folder / "images").mkdir(parents=True)
+    found = []
+    for example in tiny_examples(4):
+        row = to_trl_row(example)
+        row["images"][0].save(folder / "images" / f"{example.id}.png")
+        found.append({**row, "images": [f"images/{example.id}.png"], "choices": None, "kind": "text", "answer": "red"})
+        found[-1]["completion"] = response(GOOD)
+    return found
+
+
+def response(text: str) -> list[dict]:
+    return [{"role": "assistant", "content": text}]
+
+
+def unreadable_picture(folder, data):
+    (folder / data[2]["images"][0]).write_bytes(b"not a picture")
+
+
+def missing_picture(folder, data):
+    (folder / data[2]["images"][0]).unlink()
+
+
+def two_pictures_one_mark(folder, data):
+    data[2]["images"] = [data[2]["images"][0], data[1]["images"][0]]
+
+
+FAULTS = {
+    "missing answer": (lambda folder, data: data[2].update(completion=response("<think>a</think>")), "answer"),
+    "repeated segment": (
+        lambda folder, data: data[2].update(completion=response(GOOD + "<answer>blue</answer>")),
+        "<answer> occurs 2 times|answer",
+    ),
+    "unclosed think": (
+        lambda folder, data: data[2].update(completion=response("<think>a <answer>b</answer>")),
+        "think",
+    ),
+    "unknown tags": (
+        lambda folder, data: data[2].update(completion=response("<reason>a</reason><result>red</result>")),
+        "think|answer",
+    ),
+    "empty answer": (
+        lambda folder, data: data[2].update(completion=response("<think>a</think><answer> </answer>"), answer=None),
+        "answer",
+    ),
+    "unreadable picture": (unreadable_picture, "picture|image"),
+    "missing picture": (missing_picture, "picture|image"),
+    "marks and pictures differ": (two_pictures_one_mark, "picture|image"),
+    "answer lost to length": (
+        lambda folder, data: data[2].update(
+            completion=response(f"<think>{'one two ' * 400}</think><answer>a</answer>")
+        ),
+        "max_length",
+    ),
+}
+
+
+def command(model: Path, data: Path, output: Path) -> list[str]:
+    return [
+        "sft", "--model_name_or_path", str(model), "--dataset", str(data), "--output_dir", str(output),
+        "--max_steps", "1", "--bf16", "false", "--max_length", "400",
+    ]  # fmt: skip
+
+
+def check(capsys, code: int, path: Path, output: Path, record: str, words: str) -> None:
+    error = capsys.readouterr().err.strip().splitlines()
+    assert code == 2, error
+    line = error[-1]
+    assert line.startswith("balanced: ")
+    assert path.name in line
+    assert record in line
+    assert any(word in line for word in words.split("|")), line
+    assert ";" in line, f"no remedy in: {line}"
+    assert not (output / "metrics.jsonl").exists()
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_faulty_record_is_named(tiny_folder, tmp_path, capsys, name):
+    spoil, words = FAULTS[name]
+    data = rows(tmp_path)
+    spoil(tmp_path, data)
+    path = tmp_path / "train.jsonl"
+    path.write_text("\n".join(map(json.dumps, data)) + "\n", encoding="utf-8")
+    code = main(command(tiny_folder, path, tmp_path / "run"))
+    check(capsys, code, path, tmp_path / "run", "tiny-0002", words)
+
+
+@pytest.mark.parametrize(
+    ("content", "record", "words"),
+    [
+        (b"", "", "empty|no record|no example"),
+        (
+            b'{"prompt": "a", "completion": "<think>b</think><answer>c</answer>"}\n{"prompt": "a", "comp',
+            "2",
+            "middle of a record",
+        ),
+        (b'{"prompt": "\xff\xfe"}\n', "1", "UTF-8"),
+        (b'{"question": "a"}\n', "", "format|key|column|field"),
+    ],
+    ids=["empty", "half a line", "not UTF-8", "unknown keys"],
+)
+def test_a_broken_file_is_named(tiny_folder, tmp_path, capsys, content, record, words):
+    path = tmp_path / "train.jsonl"
+    path.write_bytes(content)
+    code = main(command(tiny_folder, path, tmp_path / "run"))
+    check(capsys, code, path, tmp_path / "run", record, words)
