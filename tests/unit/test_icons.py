@@ -11,11 +11,12 @@ from PIL import Image
 
 from balanced_thinking.data.prompts import render_question
 from balanced_thinking.data.records import load_examples
+from balanced_thinking.demo.presets.pretrain import SOURCES
 from balanced_thinking.errors import ConfigError
 from balanced_thinking.evaluation.benchmarks import BENCHMARKS, icons
 from balanced_thinking.evaluation.benchmarks.icons_pool import background_icons, seen_icons, unseen_icons
-from balanced_thinking.evaluation.benchmarks.icons_pretraining import caption_example, direct_example, list_example
-from balanced_thinking.evaluation.benchmarks.icons_scene import CELLS, KINDS, POSITIONS, SIDE, arrange, draw, kinds_of
+from balanced_thinking.evaluation.benchmarks.icons_pretraining import LISTS, list_example
+from balanced_thinking.evaluation.benchmarks.icons_scene import CELLS, POSITIONS, SIDE, arrange, draw
 from balanced_thinking.evaluation.benchmarks.icons_scene import split as split_number
 from balanced_thinking.evaluation.benchmarks.icons_tasks import FORMS, LETTERS, Puzzle
 from balanced_thinking.evaluation.benchmarks.icons_traces import NUMBERS, describe, expand, write_trace
@@ -82,9 +83,8 @@ def test_traces_describe_the_picture_in_order_and_stop_before_the_answer(form):
     for number, puzzle in enumerate(puzzles(form, 60)):
         trace = write_trace(puzzle, form, random.Random(number))
         words = re.findall(r"[\w-]+", trace)
-        labels = [icon.name for icon in puzzle.cells] if FORMS[form].named else kinds_of(puzzle.cells)
         remaining = iter(words)
-        assert all(label in remaining for label in labels), trace
+        assert all(icon.name in remaining for icon in puzzle.cells), trace
         assert "answer is" not in trace
         assert "{" not in trace
         assert 45 <= len(re.findall(r"[\w-]+|[^\w\s]", trace)) <= 125
@@ -166,11 +166,20 @@ def test_shortcut_baselines_on_hand_made_examples():
 def test_examples_depend_on_their_number_alone():
     assert icons.make_example("icons", "val", 7) == icons.make_example("icons", "val", 7)
     assert icons.make_example("icons", "val", 7).question != "" != icons.make_example("icons", "test", 7).question
-    for make in (list_example, caption_example, direct_example):
-        for named in (True, False):
-            assert make(3, named=named) == make(3, named=named)
-            assert make(3, named=named, seed=1) != make(3, named=named)
-            assert make(3, named=named).think is None
+    for make in (*SOURCES.values(),):
+        assert make(3) == make(3)
+        assert make(3, seed=1) != make(3)
+        assert make(3).think is None
+
+
+def test_lists_and_tallies_state_the_grid():
+    asked = {question: list_example(5, question=question).answer for question in LISTS}
+    for number in range(30):
+        facts = {question: list_example(number, question=question).answer.split(", ") for question in LISTS}
+        assert len(facts["List every cell."]) == len(facts["List the group of every cell."]) == CELLS
+        for question in ("Count every icon.", "Count every group."):
+            assert sum(int(part.split()[-1]) for part in facts[question]) == CELLS
+    assert len(set(asked.values())) == 4
 
 
 def test_a_split_is_written_once_and_read_back_as_it_was_made(tmp_path, monkeypatch):
@@ -212,4 +221,3 @@ def test_helpers():
     assert all(sum(parts := split_number(8, 3, rng, least=2)) == 8 and min(parts) >= 2 for _ in range(50))
     one, two = seen_icons()["bird"][:2]
     assert sorted(icon.name for icon in arrange([(one, 4), (two, 5)], rng)).count(one.name) == 4
-    assert kinds_of([two, one, two]) == [KINDS[0], KINDS[1], KINDS[0]]

@@ -1,8 +1,8 @@
 """The recipe by which the base of `tiny-qwen2_5_vl` is pre-trained: it learns to see, then to answer at once.
 
 Plain lists of the nine cells come first: every token of the response asks the picture, and sight sets in within a few
-hundred steps where traces alone never bring it about. Then kinds, dense captions and direct questions, name-free ones
-on several hundred further icons too, so that `icons-unseen` can be asked about. No trace is shown.
+hundred steps where traces alone never bring it about. Then groups, tallies, dense captions and direct questions, a few
+name-free ones on several hundred further icons. No trace is shown.
 Each response counts by the mean over its own tokens (``loss="scale"`` with constant weights), so that a direct answer
 weighs as much as a caption. What it leaves out: the model (``tiny_qwen2_5_vl``), where the base is kept (``presets``).
 """
@@ -21,11 +21,12 @@ from balanced_thinking.evaluation.benchmarks.icons_pretraining import caption_ex
 
 SOURCES: dict[str, Callable[..., Example]] = {
     "list": list_example,
-    "list-kinds": partial(list_example, named=False),
+    "groups": partial(list_example, question="List the group of every cell."),
+    "tally": partial(list_example, question="Count every icon."),
+    "group-tally": partial(list_example, question="Count every group."),
     "caption": caption_example,
-    "caption-kinds": partial(caption_example, named=False),
     "direct": direct_example,
-    "direct-kinds": partial(direct_example, named=False),
+    "direct-any": partial(direct_example, named=False),
 }
 
 
@@ -49,8 +50,8 @@ RECIPE = Recipe(
     weight_decay=0.05,
     stages=(
         (0.0, {"list": 1}),
-        (0.1, {"list": 1, "list-kinds": 3, "caption": 1, "direct": 1}),
-        (0.4, {"caption": 2, "caption-kinds": 2, "direct": 5, "direct-kinds": 3}),
+        (0.1, {"list": 1, "groups": 2, "tally": 2, "group-tally": 2, "direct": 5}),
+        (0.3, {"caption": 2, "tally": 1, "group-tally": 1, "direct": 7, "direct-any": 1}),
     ),
 )
 

@@ -14,8 +14,8 @@ from balanced_thinking.data.prompts import render_question
 from balanced_thinking.demo.presets.tokenizer import CHAT_TEMPLATE, SPECIAL, train_tokenizer
 from balanced_thinking.evaluation.benchmarks.icons import make_example
 from balanced_thinking.evaluation.benchmarks.icons_pool import seen_icons
-from balanced_thinking.evaluation.benchmarks.icons_pretraining import caption_example, list_example
-from balanced_thinking.evaluation.benchmarks.icons_scene import KINDS, POSITIONS
+from balanced_thinking.evaluation.benchmarks.icons_pretraining import LISTS, caption_example, list_example
+from balanced_thinking.evaluation.benchmarks.icons_scene import POSITIONS
 from balanced_thinking.runinfo import build_once
 
 if TYPE_CHECKING:
@@ -124,16 +124,14 @@ def build_config(tokenizer: "PreTrainedTokenizerBase") -> "Qwen2_5_VLConfig":
 def template_texts() -> Iterator[str]:
     """What the tokenizer learns from: questions, traces, captions, and every answer word with and without a space."""
     words = [icon.name for icons in seen_icons().values() for icon in icons]
-    words += [*seen_icons(), *KINDS, "neither", *POSITIONS, "user\n", "assistant\n", "system\n"]
+    words += [*seen_icons(), "neither", *POSITIONS, "user\n", "assistant\n", "system\n"]
     for word in words:
         yield from [word] * 40
         yield from [f" {word}"] * 20
     makers: tuple[tuple[Callable[[int], Example], int], ...] = (
         (partial(make_example, "icons", "train"), 4000),
-        (list_example, 100),
-        (partial(list_example, named=False), 100),
+        *((partial(list_example, question=question), 50) for question in LISTS),
         (caption_example, 500),
-        (partial(caption_example, named=False), 500),
     )
     for make, count in makers:
         for number in range(count):

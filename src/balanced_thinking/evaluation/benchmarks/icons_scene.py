@@ -20,19 +20,12 @@ POSITIONS = (
     "bottom left", "bottom middle", "bottom right",
 )  # fmt: skip
 ROWS = ("top", "middle", "bottom")
-KINDS = ("alpha", "beta", "gamma", "delta", "epsilon")  # names for kinds that have none, by first appearance
 Cells = tuple[Icon, ...]
 
 
 def row_of(cells: Sequence[Icon], row: int) -> Sequence[Icon]:
     """The icons of one row, left to right."""
     return cells[row * SIDE : (row + 1) * SIDE]
-
-
-def kinds_of(cells: Sequence[Icon]) -> list[str]:
-    """``alpha`` for the first icon and all that equal it, ``beta`` for the next new one, and so on."""
-    order = list(dict.fromkeys(cells))
-    return [KINDS[order.index(icon)] for icon in cells]
 
 
 def arrange(counts: Sequence[tuple[Icon, int]], rng: random.Random) -> Cells:

@@ -12,8 +12,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from balanced_thinking.evaluation.benchmarks.icons_pool import Icon
-from balanced_thinking.evaluation.benchmarks.icons_scene import POSITIONS, ROWS, SIDE, kinds_of, row_of
-from balanced_thinking.evaluation.benchmarks.icons_tasks import FORMS, Puzzle, article
+from balanced_thinking.evaluation.benchmarks.icons_scene import POSITIONS, ROWS, SIDE, row_of
+from balanced_thinking.evaluation.benchmarks.icons_tasks import Puzzle, article
 
 NUMBERS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 COLUMNS = ("{first|leftmost}", "{second|one in between}", "{third|rightmost}")
@@ -56,14 +56,14 @@ def expand(phrase: str, rng: random.Random) -> str:
     return phrase
 
 
-def describe(cells: Sequence[Icon], rng: random.Random, *, named: bool = True, slips: bool = False) -> str:
-    """The cells row by row, by name or (``named`` false) by kind; with ``slips`` one may be wrong and taken back."""
-    names = [icon.name for icon in cells] if named else kinds_of(cells)
+def describe(cells: Sequence[Icon], rng: random.Random, *, slips: bool = False) -> str:
+    """The cells row by row; with ``slips`` one may be wrong and taken back."""
+    names = [icon.name for icon in cells]
     slip = rng.randrange(len(names)) if slips else None
     rows = []
     for row in range(SIDE):
         items = [
-            _item(names[place], rng, wrong=rng.choice(names) if place == slip else None, named=named)
+            _item(names[place], rng, wrong=rng.choice(names) if place == slip else None)
             for place in range(row * SIDE, row * SIDE + SIDE)
         ]
         listing = items[0] + "".join(f"{rng.choice(JOINTS)} {item}" for item in items[1:])
@@ -74,33 +74,31 @@ def describe(cells: Sequence[Icon], rng: random.Random, *, named: bool = True, s
 
 def write_trace(puzzle: Puzzle, form: str, rng: random.Random, *, end_with_answer: bool = False) -> str:
     """The trace of a puzzle of one form: opening, description, what the question needs, re-check, close."""
-    named = FORMS[form].named
     parts = [
         expand(rng.choice(OPENERS), rng),
-        describe(puzzle.cells, rng, named=named, slips=rng.random() < 0.15),
+        describe(puzzle.cells, rng, slips=rng.random() < 0.15),
         REASONS[form](puzzle, rng),
     ]
     if rng.random() < 0.3:
-        parts.insert(rng.choice((2, 3)), _recheck(puzzle, rng, named=named))
+        parts.insert(rng.choice((2, 3)), _recheck(puzzle, rng))
     parts.append(expand(rng.choice(CLOSERS), rng))
     if end_with_answer:
         parts.append(f"So the answer is {puzzle.answer}.")
     return " ".join(part for part in parts if part)
 
 
-def _item(name: str, rng: random.Random, *, wrong: str | None, named: bool) -> str:
-    regret = f"{_noun(wrong, rng, named=named)}{expand(REGRETS, rng)} " if wrong and wrong != name else ""
-    return regret + rng.choice(HEDGES) + _noun(name, rng, named=named)
+def _item(name: str, rng: random.Random, *, wrong: str | None) -> str:
+    regret = f"{_noun(wrong, rng)}{expand(REGRETS, rng)} " if wrong and wrong != name else ""
+    return regret + rng.choice(HEDGES) + _noun(name, rng)
 
 
-def _noun(name: str, rng: random.Random, *, named: bool) -> str:
-    return rng.choice((name, name, article(name), f"the {name}")) if named else name
+def _noun(name: str, rng: random.Random) -> str:
+    return rng.choice((name, name, article(name), f"the {name}"))
 
 
-def _recheck(puzzle: Puzzle, rng: random.Random, *, named: bool) -> str:
+def _recheck(puzzle: Puzzle, rng: random.Random) -> str:
     row = rng.randrange(SIDE)
-    names = [icon.name for icon in puzzle.cells] if named else kinds_of(puzzle.cells)
-    listed = ", ".join(row_of(names, row))  # type: ignore[arg-type]
+    listed = ", ".join(icon.name for icon in row_of(puzzle.cells, row))
     return f"{expand(rng.choice(CHECKS), rng)} {ROWS[row]} row {listed}, {expand(NODS, rng)}."
 
 
@@ -147,10 +145,11 @@ def _reason_count_group(puzzle: Puzzle, rng: random.Random) -> str:
 
 
 def _reason_count_same(puzzle: Puzzle, rng: random.Random) -> str:
-    kinds, place = kinds_of(puzzle.cells), puzzle.notes["place"]
+    place = puzzle.notes["place"]
+    name = puzzle.cells[place].name
     asked = expand("{The|That} {cell|one} {asked about|in question|I need}", rng)
-    tally = _gather(kinds[place], _tally(kinds, kinds[place], rng), rng)
-    return f"{asked}, {POSITIONS[place]}, is {kinds[place]}. {tally}"
+    tally = _gather(f"the {name}", _tally(_names(puzzle), name, rng), rng)
+    return f"{asked}, {POSITIONS[place]}, is {article(name)}. {tally}"
 
 
 def _reason_compare_icons(puzzle: Puzzle, rng: random.Random) -> str:
@@ -166,9 +165,9 @@ def _reason_compare_groups(puzzle: Puzzle, rng: random.Random) -> str:
 
 
 def _reason_compare_cells(puzzle: Puzzle, rng: random.Random) -> str:
-    kinds = kinds_of(puzzle.cells)
+    names = _names(puzzle)
     return " ".join(
-        _gather(f"{POSITIONS[place]}, which is {kinds[place]}", _sum(kinds, kinds[place], rng), rng)
+        _gather(f"{POSITIONS[place]}, the {names[place]}", _sum(names, names[place], rng), rng)
         for place in puzzle.notes["places"]
     )
 
@@ -191,10 +190,10 @@ def _reason_locate_neighbour(puzzle: Puzzle, rng: random.Random) -> str:
 
 
 def _reason_locate_same(puzzle: Puzzle, rng: random.Random) -> str:
-    kinds, place = kinds_of(puzzle.cells), puzzle.notes["place"]
-    twins = [POSITIONS[other] for other, kind in enumerate(kinds) if kind == kinds[place] and other != place]
+    names, place = _names(puzzle), puzzle.notes["place"]
+    twins = [POSITIONS[other] for other, name in enumerate(names) if name == names[place] and other != place]
     found = f"{expand('{also in|again in|seen again in|more of it in}', rng)} {' and '.join(twins)}"
-    return _gather(f"{POSITIONS[place]}, which is {kinds[place]}", found, rng)
+    return _gather(f"{POSITIONS[place]}, the {names[place]}", found, rng)
 
 
 def _reason_odd_icon(puzzle: Puzzle, rng: random.Random) -> str:
@@ -209,9 +208,9 @@ def _reason_odd_group(puzzle: Puzzle, rng: random.Random) -> str:
 
 
 def _reason_odd_cell(puzzle: Puzzle, rng: random.Random) -> str:
-    kinds, place = kinds_of(puzzle.cells), puzzle.cells.index(puzzle.notes["single"])
-    found = f"{_inventory(kinds)}, {expand('{and|where|while}', rng)} {kinds[place]} is in the {_where(place, rng)}"
-    return _gather("each kind", found, rng)
+    names, place = _names(puzzle), puzzle.cells.index(puzzle.notes["single"])
+    found = f"{_inventory(names)}, {expand('{and|where|while}', rng)} the {names[place]} is in the {_where(place, rng)}"
+    return _gather("each icon", found, rng)
 
 
 def _reason_category_cell(puzzle: Puzzle, rng: random.Random) -> str:
