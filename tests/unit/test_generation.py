@@ -5,7 +5,19 @@ import random
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoModelForImageTextToText, AutoProcessor, DynamicCache
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    CLIPVisionConfig,
+    DynamicCache,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    Gemma3TextConfig,
+    LlavaNextConfig,
+    LlavaNextForConditionalGeneration,
+    MistralConfig,
+    SiglipVisionConfig,
+)
 from transformers.cache_utils import DynamicLayer
 
 from balanced_thinking.data.prompts import build_prompt
@@ -16,6 +28,7 @@ from balanced_thinking.evaluation.generation import (
     Prompt,
     ResponseReader,
     default_batch_size,
+    greedy_config,
     is_out_of_memory,
     prefilled,
 )
@@ -263,3 +276,76 @@ def test_batch_size_follows_the_model():
             return self.n
 
     assert [default_batch_size(Sized(n)) for n in (150_000, 3_000_000, 135_000_000, 4_000_000_000)] == [256, 256, 8, 8]
+
+
+def gemma3():
+    """Sliding-window layers in the cache, token types in the mask of the first pass."""
+    text = Gemma3TextConfig(
+        vocab_size=500, hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4, head_dim=16,
+        num_key_value_heads=2, sliding_window=16,
+        layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+    )  # fmt: skip
+    vision = SiglipVisionConfig(
+        hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=8
+    )
+    model = Gemma3ForConditionalGeneration(
+        Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4, image_token_index=490)
+    )
+    ids, mask = left_padded(image_tokens=4, words=(26, 18, 22))
+    pixels = torch.randn(3, 3, 32, 32)
+    return model, {
+        "token_type_ids": (ids == 490).long(),
+        "input_ids": ids,
+        "attention_mask": mask,
+        "pixel_values": pixels,
+    }
+
+
+def llava_next():
+    """Pictures cut into tiles, whose sizes travel beside them."""
+    text = MistralConfig(
+        vocab_size=500, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, sliding_window=None,
+    )  # fmt: skip
+    vision = CLIPVisionConfig(
+        hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=8
+    )
+    model = LlavaNextForConditionalGeneration(
+        LlavaNextConfig(
+            text_config=text,
+            vision_config=vision,
+            image_token_index=490,
+            image_grid_pinpoints=[[32, 64], [64, 32]],
+            vision_feature_layer=-1,
+        )
+    )
+    ids, mask = left_padded(image_tokens=52, words=(12, 7, 9))
+    pixels = torch.randn(3, 3, 3, 32, 32)
+    sizes = torch.tensor([[32, 64]] * 3)
+    return model, {"input_ids": ids, "attention_mask": mask, "pixel_values": pixels, "image_sizes": sizes}
+
+
+def left_padded(image_tokens, words):
+    rows = [torch.randint(5, 480, (count + image_tokens,)) for count in words]
+    ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
+    for i, row in enumerate(rows):
+        row[3 : 3 + image_tokens] = 490
+        ids[i, -len(row) :] = row
+    return ids, (ids != 0).long()
+
+
+@pytest.mark.parametrize("family", [gemma3, llava_next])
+def test_other_families_decode_as_generate_does(family):
+    torch.manual_seed(0)
+    model, inputs = family()
+    for parameter in model.eval().parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.15)
+    length = inputs["input_ids"].shape[1]
+    free = model.generate(**inputs, generation_config=greedy_config(20, [499], 0))[:, length:]
+    ends = sorted({int(free[0, 2]), int(free[1, 9])})
+    config = greedy_config(20, ends, 0)
+    expected = model.generate(**inputs, generation_config=config)[:, length:]
+    found = model.generate(**inputs, generation_config=config, custom_generate=generation._decode)
+    assert [cut(row, ends) for row in found.tolist()] == [cut(row, ends) for row in expected.tolist()]
+    assert len({len(cut(row, ends)) for row in expected.tolist()}) > 1
