@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -52,14 +52,21 @@ def _as_json(value: Any) -> Any:
 def build_once(folder: Path, build: Callable[[Path], None]) -> Path:
     """``folder``, made by ``build(temporary folder)`` if it is not there yet.
 
-    The folder appears whole or not at all: it is built beside its place and renamed. Of two processes that build at
-    once the first to finish wins, and what a killed build left behind is removed after a day.
+    The folder appears whole or not at all: it is built beside its place and renamed. Of two processes the second waits
+    for the first (where the system has file locks), and what a killed build left behind is removed after a day.
     """
     folder = Path(folder)
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     _remove_stale(folder)
+    with _locked(folder.parent / f".{folder.name}.lock"):
+        if not folder.is_dir():
+            _build(folder, build)
+    return folder
+
+
+def _build(folder: Path, build: Callable[[Path], None]) -> None:
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.building-", dir=folder.parent))
     try:
         build(temporary)
@@ -71,7 +78,20 @@ def build_once(folder: Path, build: Callable[[Path], None]) -> Path:
                 raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return folder
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a file lock that the system releases when the process ends, however it ends."""
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    with path.open("w") as file:
+        # A thread of the same process has its own open file, so it waits as well.
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _remove_stale(folder: Path, *, seconds: float = 86400.0) -> None:
