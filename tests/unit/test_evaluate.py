@@ -10,6 +10,7 @@ from balanced_thinking.data.example import Example
 from balanced_thinking.data.records import to_trl_row
 from balanced_thinking.errors import EvaluationError
 from balanced_thinking.evaluation import evaluate as module
+from balanced_thinking.evaluation.benchmarks import BENCHMARKS, Benchmark
 from balanced_thinking.evaluation.evaluate import evaluate, find_benchmark, model_identity, score
 from balanced_thinking.evaluation.generation import Generator, Response
 from balanced_thinking.evaluation.metrics import decode_bits
@@ -206,6 +207,17 @@ def test_unknown_benchmark_names_the_nearest():
         find_benchmark("iconz")
     assert "did you mean icons?" in str(caught.value)
     assert "icons-unseen" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("asked", "split", "name"), [("toy", "test", "toy"), ("toy:test", "test", "toy"), ("toy:val", "val", "toy-val")]
+)
+def test_a_benchmark_is_loaded_by_name_and_split(monkeypatch, asked, split, name):
+    loaded = []
+    toy = Benchmark("toy", "for tests", 33, lambda which: loaded.append(which) or tiny_examples(4))
+    monkeypatch.setitem(BENCHMARKS, "toy", toy)
+    target = find_benchmark(asked, limit=3)
+    assert (loaded, target.name, target.max_new_tokens, len(target.examples)) == ([split], name, 33, 3)
 
 
 def test_impossible_reference_is_found_before_the_model(tmp_path, folder):

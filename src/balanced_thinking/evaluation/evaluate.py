@@ -66,7 +66,8 @@ def evaluate(
 
     Args:
         model: A model folder, a hub id, or a loaded (model, processor).
-        benchmark: A benchmark's name, or any data file or folder that ``load_examples`` reads.
+        benchmark: A benchmark's name (``icons``; ``icons:val`` for its val split), or any data file or folder that
+            ``load_examples`` reads.
         output_dir: Folder for ``predictions/`` and ``metrics/``, usually the run folder.
         limit: Only the first so many questions.
         max_new_tokens: Cap on a response; None takes the benchmark's (1,024 for a data file).
@@ -91,16 +92,9 @@ def evaluate(
     _check(backend, limit=limit, max_new_tokens=max_new_tokens, batch_size=batch_size)
     target = find_benchmark(benchmark, limit=limit)
     cap = max_new_tokens if max_new_tokens is not None else target.max_new_tokens
-    config = {
-        "model": model_identity(model),
-        "benchmark": target.name,
-        "questions": _questions_hash(target.examples),
-        "limit": limit,
-        "max_new_tokens": cap,
-        "blank_images": blank_images,
-        "system_prompt": system_prompt,
-        "backend": backend,
-    }
+    asked = {"limit": limit, "max_new_tokens": cap, "blank_images": blank_images, "system_prompt": system_prompt}
+    identity = {"model": model_identity(model), "benchmark": target.name, "questions": _questions_hash(target.examples)}
+    config = identity | asked | {"backend": backend}
     with _shown(target, progress) as (advance, say):
         ledger = Ledger(Path(output_dir), target.name, config, say)
         open_questions = [i for i in range(len(target.examples)) if i not in ledger.rows]
@@ -110,16 +104,16 @@ def evaluate(
             prompts = [_prompt(example, blank_images, system_prompt) for _, example in questions]
             generator = _generator(model, backend, cap=cap, batch_size=batch_size, say=say)
             _answer(generator, questions, prompts, ledger, advance)
-    rows = ledger.finish(len(target.examples))
     row = {"model": _label(model), "benchmark": target.name, "seed": seed}
-    row |= summarise(rows, expects_think=expects_think is not False)
-    row |= {"sources": _by_source(rows), "stages": [ledger.stage()]}
+    row |= _measured(ledger, len(target.examples), expects_think=expects_think is not False)
     write_json(Path(output_dir) / "metrics" / f"{target.name}.json", row)
     return row
 
 
 def find_benchmark(benchmark: str | PathLike, *, limit: int | None = None) -> Target:
-    """The questions of a benchmark's name or of a data file, their references checked.
+    """The questions of a benchmark or of a data file, their references checked.
+
+    A benchmark's name means its test split; ``icons:val`` another one, whose files are called ``icons-val``.
 
     Raises:
         EvaluationError: neither a known name nor an existing path; no questions; a reference no answer can match.
@@ -127,9 +121,11 @@ def find_benchmark(benchmark: str | PathLike, *, limit: int | None = None) -> Ta
     """
     from balanced_thinking.evaluation.benchmarks import BENCHMARKS
 
-    if isinstance(benchmark, str) and benchmark in BENCHMARKS:
-        known = BENCHMARKS[benchmark]
-        name, cap, source = known.name, known.max_new_tokens, iter(known.load("test"))
+    asked, _, split = fspath(benchmark).partition(":")
+    if asked in BENCHMARKS:
+        known = BENCHMARKS[asked]
+        name = f"{asked}-{split}" if split not in ("", "test") else asked
+        cap, source = known.max_new_tokens, iter(known.load(split or "test"))
     elif Path(benchmark).exists():
         from balanced_thinking.data.records import load_examples
 
@@ -342,6 +338,12 @@ def _shown(target: Target, progress: bool) -> Iterator[tuple[Callable[[list[dict
             bar.update(task, advance=len(rows), description=target.name + share)
 
         yield advance, lambda line: console.print(line, markup=False, highlight=False)
+
+
+def _measured(ledger: Ledger, count: int, *, expects_think: bool) -> dict[str, Any]:
+    rows = ledger.finish(count)
+    rates = summarise(rows, expects_think=expects_think)
+    return rates | {"sources": _by_source(rows), "stages": [ledger.stage()]}
 
 
 def _by_source(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
