@@ -1,7 +1,7 @@
 """The recipe by which the base of `tiny-qwen2_5_vl` is pre-trained: it learns to see, then to answer at once.
 
 Plain lists of the nine cells come first: every token of the response asks the picture, and sight sets in within a few
-hundred steps where traces alone never bring it about. Then groups, tallies, dense captions and direct questions, a few
+hundred steps where traces alone never bring it about. Then drills, dense captions and direct questions, a few
 name-free ones on several hundred further icons. No trace is shown.
 Each response counts by the mean over its own tokens (``loss="scale"`` with constant weights), so that a direct answer
 weighs as much as a caption. What it leaves out: the model (``tiny_qwen2_5_vl``), where the base is kept (``presets``).
@@ -17,13 +17,16 @@ from typing import Any
 
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.records import to_trl_row
-from balanced_thinking.evaluation.benchmarks.icons_pretraining import caption_example, direct_example, list_example
+from balanced_thinking.evaluation.benchmarks.icons_pretraining import (
+    caption_example,
+    direct_example,
+    drill_example,
+    list_example,
+)
 
 SOURCES: dict[str, Callable[..., Example]] = {
     "list": list_example,
-    "groups": partial(list_example, question="List the group of every cell."),
-    "tally": partial(list_example, question="Count every icon."),
-    "group-tally": partial(list_example, question="Count every group."),
+    "drill": drill_example,
     "caption": caption_example,
     "direct": direct_example,
     "direct-any": partial(direct_example, named=False),
@@ -50,8 +53,8 @@ RECIPE = Recipe(
     weight_decay=0.05,
     stages=(
         (0.0, {"list": 1}),
-        (0.1, {"list": 1, "groups": 2, "tally": 2, "group-tally": 2, "direct": 5}),
-        (0.3, {"caption": 2, "tally": 1, "group-tally": 1, "direct": 7, "direct-any": 1}),
+        (0.1, {"drill": 6, "direct": 2}),
+        (0.5, {"drill": 2, "caption": 2, "direct": 5, "direct-any": 1}),
     ),
 )
 

@@ -3,6 +3,7 @@
 A picture of `icons` (84 x 84) becomes nine visual tokens, one a cell. What it leaves out: training (``pretrain``).
 """
 
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -14,7 +15,7 @@ from balanced_thinking.data.prompts import render_question
 from balanced_thinking.demo.presets.tokenizer import CHAT_TEMPLATE, SPECIAL, train_tokenizer
 from balanced_thinking.evaluation.benchmarks.icons import make_example
 from balanced_thinking.evaluation.benchmarks.icons_pool import seen_icons
-from balanced_thinking.evaluation.benchmarks.icons_pretraining import LISTS, caption_example, list_example
+from balanced_thinking.evaluation.benchmarks.icons_pretraining import caption_example, drill_example
 from balanced_thinking.evaluation.benchmarks.icons_scene import POSITIONS
 from balanced_thinking.runinfo import build_once
 
@@ -62,12 +63,27 @@ VISION = {
 
 def make(folder: Path, *, work: Path, progress: bool = True) -> None:
     """The pre-trained base in ``folder``; ``work`` keeps checkpoints, so that a stopped build goes on."""
-    from balanced_thinking.demo.presets.pretrain import pretrain
+    from transformers import AutoModelForImageTextToText, AutoTokenizer
+
+    from balanced_thinking.demo.presets.card import measure, write_card
+    from balanced_thinking.demo.presets.pretrain import RECIPE, pretrain
 
     untrained = build_once(work / "untrained", build_untrained)
-    pretrain(untrained, work / "run", progress=progress)
+    run = pretrain(untrained, work / "run", progress=progress)
+    write_card(
+        run,
+        "tiny-qwen2_5_vl",
+        measure(run, work / "evaluation"),
+        millions=AutoModelForImageTextToText.from_pretrained(run).num_parameters() / 1e6,
+        vocabulary=len(AutoTokenizer.from_pretrained(run)),
+        steps=RECIPE.steps,
+        rows=RECIPE.rows,
+        seed=0,
+        learning_rate=RECIPE.learning_rate,
+        seconds=json.loads((run / "clock.json").read_text(encoding="utf-8"))["cpu_seconds"],
+    )
     for name in FILES:
-        shutil.copyfile(work / "run" / name, folder / name)
+        shutil.copyfile(run / name, folder / name)
     shutil.rmtree(work)
 
 
@@ -130,7 +146,7 @@ def template_texts() -> Iterator[str]:
         yield from [f" {word}"] * 20
     makers: tuple[tuple[Callable[[int], Example], int], ...] = (
         (partial(make_example, "icons", "train"), 4000),
-        *((partial(list_example, question=question), 50) for question in LISTS),
+        (drill_example, 500),
         (caption_example, 500),
     )
     for make, count in makers:

@@ -1,34 +1,116 @@
-"""What the base of a preset is pre-trained on: lists, tallies, dense captions and direct questions about icon grids.
+"""What the base of a preset is pre-trained on: lists, drills, dense captions and direct questions about icon grids.
 
-They show the seen icons of `icons`; one source asks name-free questions about several hundred background icons, so that
-comparing pictures is learned as such. The held-out icons of `icons-unseen` never appear. Each example depends on its
-number and the seed alone. What it leaves out: the mixture and its order (``demo.presets.pretrain``).
+A drill is a row of small questions of one kind with their answers, so that each skill a direct question needs (find a
+place, find an icon, count, compare) is asked several times a picture. All show the seen icons of `icons`; one source
+asks name-free questions about several hundred background icons too. The held-out icons of `icons-unseen` never appear.
+Each example depends on its number and the seed alone. What it leaves out: the mixture (``demo.presets.pretrain``).
 """
 
 import random
-from collections import Counter
 from collections.abc import Callable, Sequence
 
 from balanced_thinking.data.example import Example
 from balanced_thinking.evaluation.benchmarks.icons import as_example, draw_form
-from balanced_thinking.evaluation.benchmarks.icons_pool import background_icons, seen_icons
-from balanced_thinking.evaluation.benchmarks.icons_scene import CELLS, Cells
-from balanced_thinking.evaluation.benchmarks.icons_tasks import FORMS, Groups, Puzzle
+from balanced_thinking.evaluation.benchmarks.icons_pool import GROUPS, background_icons, seen_icons
+from balanced_thinking.evaluation.benchmarks.icons_scene import CELLS, POSITIONS, Cells
+from balanced_thinking.evaluation.benchmarks.icons_tasks import FORMS, Groups, Puzzle, steps_from
 from balanced_thinking.evaluation.benchmarks.icons_traces import describe
 
-LISTS: dict[str, Callable[[Cells], Sequence[str]]] = {
-    "List every cell.": lambda cells: [icon.name for icon in cells],
-    "List the group of every cell.": lambda cells: [icon.group for icon in cells],
-    "Count every icon.": lambda cells: _tally([icon.name for icon in cells]),
-    "Count every group.": lambda cells: _tally([icon.group for icon in cells]),
+Drill = Callable[[Cells, random.Random], Sequence[str]]
+
+
+def _list_cells(cells: Cells, rng: random.Random) -> list[str]:
+    return [icon.name for icon in cells]
+
+
+def _places(cells: Cells, rng: random.Random) -> list[str]:
+    return [f"{POSITIONS[place]} {cells[place].name}" for place in rng.sample(range(CELLS), CELLS)]
+
+
+def _groups_of_places(cells: Cells, rng: random.Random) -> list[str]:
+    return [f"{POSITIONS[place]} {cells[place].group}" for place in rng.sample(range(CELLS), CELLS)]
+
+
+def _counts(cells: Cells, rng: random.Random) -> list[str]:
+    names = {icon.name for icon in cells}
+    absent = [icon.name for icons in seen_icons().values() for icon in icons if icon.name not in names]
+    asked = [*sorted(names)[:6], *rng.sample(absent, 2)]
+    return [f"{name} {sum(icon.name == name for icon in cells)}" for name in rng.sample(asked, len(asked))]
+
+
+def _counts_of_groups(cells: Cells, rng: random.Random) -> list[str]:
+    return [f"{group} {sum(icon.group == group for icon in cells)}" for group in rng.sample(list(GROUPS), len(GROUPS))]
+
+
+def _counts_of_places(cells: Cells, rng: random.Random) -> list[str]:
+    return [f"{POSITIONS[place]} {cells.count(cells[place])}" for place in rng.sample(range(CELLS), CELLS)]
+
+
+def _singles(cells: Cells, rng: random.Random) -> list[str]:
+    """Where each icon stands that is shown once; which these are is the answer to "which icon is shown only once"."""
+    single = [place for place, icon in enumerate(cells) if cells.count(icon) == 1]
+    return [f"{cells[place].name} {POSITIONS[place]}" for place in rng.sample(single, len(single))] or ["none"]
+
+
+def _twins(cells: Cells, rng: random.Random) -> list[str]:
+    """For each place, one other that shows the same icon."""
+    lines = []
+    for place in rng.sample(range(CELLS), CELLS):
+        others = [other for other in range(CELLS) if cells[other] == cells[place] and other != place]
+        lines.append(f"{POSITIONS[place]} {POSITIONS[rng.choice(others)] if others else 'none'}")
+    return lines
+
+
+def _neighbours(cells: Cells, rng: random.Random) -> list[str]:
+    lines = []
+    for place in rng.sample(range(CELLS), CELLS):
+        if cells.count(cells[place]) == 1:
+            side, step = rng.choice(steps_from(place))
+            lines.append(f"{side} {cells[place].name} {cells[place + step].name}")
+    return lines[:6] or ["none"]
+
+
+def _pairs(cells: Cells, rng: random.Random) -> list[str]:
+    return _verdicts([icon.name for icon in cells], rng)
+
+
+def _pairs_of_groups(cells: Cells, rng: random.Random) -> list[str]:
+    return _verdicts([icon.group for icon in cells], rng)
+
+
+def _verdicts(labels: Sequence[str], rng: random.Random) -> list[str]:
+    kinds, lines = sorted(set(labels)), []
+    for _ in range(5 if len(kinds) > 1 else 0):
+        first, second = rng.sample(kinds, 2)
+        more = labels.count(first) - labels.count(second)
+        lines.append(f"{first} or {second} {first if more > 0 else second if more else 'neither'}")
+    return lines or ["none"]
+
+
+DRILLS: dict[str, Drill] = {
+    "List every cell.": _list_cells,
+    "Say what is in each place.": _places,
+    "Say the group in each place.": _groups_of_places,
+    "Count some icons.": _counts,
+    "Count every group.": _counts_of_groups,
+    "Count what each place shows.": _counts_of_places,
+    "Say which icons are shown once.": _singles,
+    "Say where each place is seen again.": _twins,
+    "Say what is beside some icons.": _neighbours,
+    "Compare some icons.": _pairs,
+    "Compare some groups.": _pairs_of_groups,
 }
 
 
-def list_example(number: int, *, seed: int = 0, question: str = "List every cell.") -> Example:
-    """Nothing but the facts of the grid, each token asking the picture: the quickest way to learn to see and count."""
-    rng = random.Random(f"list/{seed}/{question}/{number}")
-    cells = _grid(rng)
-    return _caption(question, ", ".join(LISTS[question](cells)), cells, rng)
+def list_example(number: int, *, seed: int = 0) -> Example:
+    """The nine names in order and nothing else: each token asks the picture, the quickest way to learn to see."""
+    return _drill_example("List every cell.", random.Random(f"list/{seed}/{number}"))
+
+
+def drill_example(number: int, *, seed: int = 0) -> Example:
+    """One of the drills, drawn evenly."""
+    rng = random.Random(f"drill/{seed}/{number}")
+    return _drill_example(rng.choice(list(DRILLS)), rng)
 
 
 def caption_example(number: int, *, seed: int = 0) -> Example:
@@ -46,13 +128,14 @@ def direct_example(number: int, *, seed: int = 0, named: bool = True) -> Example
     return as_example(puzzle, f"direct-{number:06d}", f"icons/{FORMS[form].task}", rng)
 
 
+def _drill_example(question: str, rng: random.Random) -> Example:
+    cells = _grid(rng)
+    return _caption(question, ", ".join(DRILLS[question](cells, rng)), cells, rng)
+
+
 def _caption(question: str, text: str, cells: Cells, rng: random.Random) -> Example:
     puzzle = Puzzle(cells, question, text, "text")
     return as_example(puzzle, f"caption-{rng.getrandbits(40):010x}", "icons/caption", rng)
-
-
-def _tally(labels: Sequence[str]) -> list[str]:
-    return [f"{label} {count}" for label, count in Counter(labels).items()]
 
 
 def _grid(rng: random.Random) -> Cells:

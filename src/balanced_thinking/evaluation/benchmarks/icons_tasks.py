@@ -119,7 +119,7 @@ def locate_neighbour(groups: Groups, rng: random.Random) -> Puzzle:
     target, *others = _icons(groups, rng.randrange(4, 6), rng)
     cells = arrange([(target, 1), *_fill(others, CELLS - 1, rng)], rng)
     place = cells.index(target)
-    name, step = rng.choice([(name, step) for name, step in _steps(place)])
+    name, step = rng.choice(steps_from(place))
     question = f"Which icon is directly {name} the {target.name}?"
     return Puzzle(cells, question, cells[place + step].name, "text", notes={"target": target, "side": name})
 
@@ -201,7 +201,8 @@ def article(noun: str) -> str:
     return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
 
 
-def _steps(place: int) -> list[tuple[str, int]]:
+def steps_from(place: int) -> list[tuple[str, int]]:
+    """The sides of a cell that have a neighbour, with the step to it."""
     row, column = divmod(place, SIDE)
     sides = [("left of", -1, column > 0), ("right of", 1, column < SIDE - 1)]
     sides += [("above", -SIDE, row > 0), ("below", SIDE, row < SIDE - 1)]
