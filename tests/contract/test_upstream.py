@@ -41,5 +41,17 @@ def test_hooks_of_the_loss():
     )
 
 
+def test_hooks_of_generation():
+    from transformers import DynamicCache, GenerationMixin
+    from transformers.cache_utils import DynamicLayer
+
+    assert "custom_generate" in inspect.signature(GenerationMixin.generate).parameters
+    assert list(inspect.signature(GenerationMixin._update_model_kwargs_for_generation).parameters)[:3] == [
+        "self", "outputs", "model_kwargs",
+    ]  # fmt: skip
+    assert {"update", "lazy_initialization", "get_seq_length", "batch_select_indices"} <= set(dir(DynamicLayer))
+    assert "layers" in inspect.getsource(DynamicCache.__init__)
+
+
 def test_processors_tell_the_size_of_pictures():
     assert hasattr(Qwen2_5_VLProcessor, "_get_num_multimodal_tokens")

@@ -1,6 +1,7 @@
 """``balanced evaluate``: score a model on benchmarks or any readable data file."""
 
 from collections.abc import Sequence
+from typing import Any
 
 
 def run(argv: Sequence[str]) -> int:
@@ -32,9 +33,11 @@ def run(argv: Sequence[str]) -> int:
     output_dir = Path(options.output_dir or model)
     if options.output_dir is None and not Path(options.model).is_dir():
         raise ConfigError("give --output_dir: the model is a preset or hub id, not a run folder of yours")
-    from balanced_thinking.models.modeling import load_model
+    loaded: Any = model
+    if options.backend == "transformers" and len(options.benchmark) > 1:
+        from balanced_thinking.models.modeling import load_model
 
-    loaded = load_model(model) if options.backend == "transformers" else model
+        loaded = load_model(model)
     for benchmark in options.benchmark:
         row = evaluate(
             loaded,

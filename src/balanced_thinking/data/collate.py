@@ -33,7 +33,7 @@ class ScaleCollator:
         segments: Names and tags, in segment order.
         require_segments: Whether a malformed response is an error (``loss="scale"`` with ``on_malformed`` other than
             "keep"); otherwise the segments that a row has are marked.
-        max_length: Longest row in tokens, image tokens included; None for no limit. Longer rows are an error, never cut.
+        max_length: Longest row in tokens, image tokens included; None: no limit. Longer rows are an error, never cut.
         pad_to_multiple_of: Pad the batch to a multiple of this many tokens.
         generation_config: Names further end-of-turn tokens.
         with_labels: Also give unshifted ``labels``, for TRL's own ``loss_type="dft"``.

@@ -61,13 +61,12 @@ def evaluate(
 ) -> dict[str, Any]:
     """Answers every question greedily, scores the answers, and returns the metrics of the whole.
 
-    Stopped and started again with the same settings, it goes on where it was; finished, it returns without loading the
-    model. Other settings for the same files are refused.
+    Stopped and started again, it goes on where it was; finished, it returns without loading the model. Other settings
+    for the same files are refused.
 
     Args:
         model: A model folder, a hub id, or a loaded (model, processor).
-        benchmark: A benchmark's name (``icons``; ``icons:val`` for its val split), or any data file or folder that
-            ``load_examples`` reads.
+        benchmark: A benchmark's name (``icons``; ``icons:val`` for its val split), or any readable data file or folder.
         output_dir: Folder for ``predictions/`` and ``metrics/``, usually the run folder.
         limit: Only the first so many questions.
         max_new_tokens: Cap on a response; None takes the benchmark's (1,024 for a data file).
@@ -77,16 +76,13 @@ def evaluate(
         system_prompt: A system turn before every question; None for none.
         seed: Written into the row; greedy answers do not depend on it.
         progress: Show a bar with the running accuracy.
-        expects_think: False for arms whose format has no think (``base``, ``answer-only``): malformed and think_tokens
-            are then None in the row. None means True.
+        expects_think: False for arms whose format has no think, whose malformed and think_tokens are then None.
 
     Returns:
-        model, benchmark, seed, the fields of ``metrics.summarise``, sources (accuracy by source) and stages (one:
-        ``evaluate``, with seconds and cpu_seconds summed over attempts, and tokens written).
+        model, benchmark, seed, the fields of ``metrics.summarise``, sources (accuracy by source), stages.
 
     Raises:
-        EvaluationError: unknown benchmark or backend, no questions, a reference no answer can match, files of another
-            evaluation, too little memory, vLLM not installed.
+        EvaluationError: unknown benchmark or backend, no questions, files of another evaluation, too little memory.
         DataError, CheckpointError: the data file or the model folder cannot be read.
     """
     _check(backend, limit=limit, max_new_tokens=max_new_tokens, batch_size=batch_size)
