@@ -31,7 +31,7 @@ model, processor = AutoModelForImageTextToText.from_pretrained(folder), AutoProc
 |---|---|---|
 {figures}
 
-Made by `balanced presets build {name}`: {steps} steps of {rows} rows, seed {seed}, AdamW, learning rate {learning_rate}
+Made by `balanced presets build {name}`: {steps} steps of {rows} rows, seed {seed}, Muon, learning rate {learning_rate}
 (cosine); {seconds:.0f} s of CPU time. Stored in bfloat16.
 
 {attribution}

@@ -1,4 +1,4 @@
-"""`tiny-qwen2_5_vl`: transformers' own Qwen2.5-VL in 2.6 M parameters, with its real processor and an own tokenizer.
+"""`tiny-qwen2_5_vl`: transformers' own Qwen2.5-VL in 2.8 M parameters, with its real processor and an own tokenizer.
 
 A picture of `icons` (84 x 84) becomes nine visual tokens, one a cell. What it leaves out: training (``pretrain``).
 """
@@ -37,8 +37,8 @@ INIT = 0.06  # about 1 / sqrt(width); with the usual 0.02 sight sets in far late
 PATCH = 14
 TEXT = {
     "hidden_size": 192,
-    "intermediate_size": 512,
-    "num_hidden_layers": 4,
+    "intermediate_size": 448,
+    "num_hidden_layers": 5,
     "num_attention_heads": 6,
     "num_key_value_heads": 2,
     "max_position_embeddings": 1024,

@@ -87,8 +87,14 @@ def _verdicts(labels: Sequence[str], rng: random.Random) -> list[str]:
     return lines or ["none"]
 
 
+def _where(cells: Cells, rng: random.Random) -> list[str]:
+    single = [place for place, icon in enumerate(cells) if cells.count(icon) == 1]
+    return [f"{cells[place].name} {POSITIONS[place]}" for place in rng.sample(single, len(single))]
+
+
 DRILLS: dict[str, Drill] = {
     "List every cell.": _list_cells,
+    "Say where each icon is.": _where,
     "Say what is in each place.": _places,
     "Say the group in each place.": _groups_of_places,
     "Count some icons.": _counts,
@@ -102,21 +108,24 @@ DRILLS: dict[str, Drill] = {
 }
 
 
+_ON_ANY_GRID = ("List every cell.", "Say what is in each place.", "Say the group in each place.", "Count every group.")
+
+
 def list_example(number: int, *, seed: int = 0) -> Example:
     """The nine names in order and nothing else: each token asks the picture, the quickest way to learn to see."""
     return _drill_example("List every cell.", random.Random(f"list/{seed}/{number}"))
 
 
-def drill_example(number: int, *, seed: int = 0) -> Example:
-    """One of the drills, drawn evenly."""
+def drill_example(number: int, *, seed: int = 0, question: str | None = None) -> Example:
+    """One of the drills, or one drawn evenly."""
     rng = random.Random(f"drill/{seed}/{number}")
-    return _drill_example(rng.choice(list(DRILLS)), rng)
+    return _drill_example(question or rng.choice(list(DRILLS)), rng)
 
 
 def caption_example(number: int, *, seed: int = 0) -> Example:
     """The description that begins a trace, alone."""
     rng = random.Random(f"caption/{seed}/{number}")
-    cells = _grid(rng)
+    cells = FORMS[draw_form(rng, named=True)].make(seen_icons(), rng).cells
     return _caption("Describe every cell.", describe(cells, rng), cells, rng)
 
 
@@ -129,21 +138,19 @@ def direct_example(number: int, *, seed: int = 0, named: bool = True) -> Example
 
 
 def _drill_example(question: str, rng: random.Random) -> Example:
-    cells = _grid(rng)
+    icons = [icon for icons_of_group in seen_icons().values() for icon in icons_of_group]
+    if question == "Say where each icon is.":
+        cells = tuple(rng.sample(icons, CELLS))
+    elif question in _ON_ANY_GRID and rng.random() < 0.5:
+        cells = tuple(rng.choices(icons, k=CELLS))
+    else:
+        cells = FORMS[draw_form(rng, named=True)].make(seen_icons(), rng).cells
     return _caption(question, ", ".join(DRILLS[question](cells, rng)), cells, rng)
 
 
 def _caption(question: str, text: str, cells: Cells, rng: random.Random) -> Example:
     puzzle = Puzzle(cells, question, text, "text")
     return as_example(puzzle, f"caption-{rng.getrandbits(40):010x}", "icons/caption", rng)
-
-
-def _grid(rng: random.Random) -> Cells:
-    """The grid of some question; a third of the time nine icons at random, so that no name is rare."""
-    groups = _groups(named=True)
-    if rng.random() < 1 / 3:
-        return tuple(rng.choices([icon for icons in groups.values() for icon in icons], k=CELLS))
-    return FORMS[draw_form(rng, named=True)].make(groups, rng).cells
 
 
 def _groups(*, named: bool) -> Groups:
