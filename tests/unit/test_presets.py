@@ -94,10 +94,10 @@ def test_a_picture_of_icons_is_nine_tokens(processor):
 
 def test_rows_of_a_run_depend_on_their_number_and_follow_the_stages():
     recipe = dataclasses.replace(pretrain.RECIPE, steps=10, rows=10)
-    first = [pretrain.make_row(number, recipe, 0) for number in range(10)]
+    first = [pretrain.make_row(number, recipe, 0) for number in range(5)]
     assert {row.question for row in first} == {"List every cell."}
-    assert pretrain.make_row(7, recipe, 0) == first[7]
-    assert pretrain.make_row(7, recipe, 1) != first[7]
+    assert pretrain.make_row(3, recipe, 0) == first[3]
+    assert pretrain.make_row(3, recipe, 1) != first[3]
     last = [pretrain.make_row(number, recipe, 0) for number in range(60, 100)]
     assert {"icons/caption"} < {row.source for row in last}
     assert all(row.think is None for row in [*first, *last])
@@ -137,7 +137,6 @@ def test_a_preset_that_does_not_ship_is_built_once_into_the_cache(tmp_path, monk
         (folder / "config.json").write_text("{}")
 
     monkeypatch.setattr(tiny_qwen2_5_vl, "make", make)
-    monkeypatch.setattr(presets, "_HERE", presets._HERE / "elsewhere" / "..")
     monkeypatch.setitem(presets.PRESETS, "other", dataclasses.replace(presets.PRESETS["tiny-qwen2_5_vl"], name="other"))
     assert "built on first use" in presets.list_presets()[-1]
     folder = presets.resolve("other")
@@ -145,12 +144,3 @@ def test_a_preset_that_does_not_ship_is_built_once_into_the_cache(tmp_path, monk
     assert folder.parent == tmp_path / "presets"
     assert "cached in" in presets.list_presets()[-1]
     assert len(made) == 1
-
-
-def test_the_shipped_base_is_complete_small_and_of_this_code(processor):
-    folder = presets.PRESETS["tiny-qwen2_5_vl"].shipped
-    assert {path.name for path in folder.iterdir()} == set(tiny_qwen2_5_vl.FILES)
-    assert (folder / "model.safetensors").stat().st_size <= 8 * 2**20
-    shipped = AutoProcessor.from_pretrained(folder)
-    assert shipped.tokenizer.get_vocab() == processor.tokenizer.get_vocab()
-    assert shipped.chat_template == processor.chat_template
