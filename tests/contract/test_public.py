@@ -69,3 +69,27 @@ def test_every_verb_has_a_module_with_a_docstring():
         module = importlib.import_module(f"balanced_thinking.cli.{verb}")
         assert callable(module.run)
         assert module.__doc__
+
+
+def test_the_recipe_of_the_demo_is_valid(tmp_path):
+    from importlib.resources import files
+
+    import yaml
+    from trl import ModelConfig
+
+    from balanced_thinking.cli.parsing import parse_recipe
+    from balanced_thinking.compare.plan import plan_stages, read_comparison
+    from balanced_thinking.training.run import DataArguments
+
+    text = files("balanced_thinking.demo").joinpath("recipe.yaml").read_text(encoding="utf-8")
+    comparison = read_comparison(yaml.safe_load(text), source="demo/recipe.yaml")
+    trained = [stage for stage in plan_stages(comparison, tmp_path) if stage.kind == "train"]
+    assert [stage.arm for stage in trained] == ["sft", "scale"]
+    for stage in trained:
+        recipe = tmp_path / f"{stage.arm}.yaml"
+        recipe.write_text(yaml.safe_dump(dict(stage.recipe)), encoding="utf-8")
+        data, config, _ = parse_recipe(
+            (DataArguments, bt.ScaleSFTConfig, ModelConfig), ["--config", str(recipe)], prog="balanced sft"
+        )
+        assert (data.dataset, config.max_length) == ("icons", None)
+        assert config.loss == ("token_mean" if stage.arm == "sft" else "scale")
