@@ -39,21 +39,18 @@ def solve(form: str, puzzle: Puzzle) -> set[str]:
     def more(first: int, second: int, labels: tuple[str, ...]) -> str:
         return labels[2] if first == second else labels[first < second]
 
-    if form in ("count-icon", "count-group"):
-        wanted = re.search(r"show an? (.+?)( of any kind)?\?", question)
-        return {str((names if form == "count-icon" else groups).count(wanted[1]))}
+    if form == "count-icon":
+        return {str(names.count(re.search(r"show an? (.+)\?", question)[1]))}
     if form == "count-same":
         return {str(names.count(names[asked[0]]))}
     if form == "compare-icons":
         first, second = re.search(r"often, an? (.+?) or an? (.+?), or", question).groups()
         return {more(names.count(first), names.count(second), (first, second, "neither"))}
-    if form == "compare-groups":
-        return letters(more(groups.count(choices[0]), groups.count(choices[1]), choices))
     if form == "compare-cells":
         counts = [names.count(names[POSITIONS.index(choice)]) for choice in choices[:2]]
         return letters(more(*counts, choices))
     if form == "locate-icon":
-        return letters(POSITIONS[names.index(re.search(r"the (.+)\?", question)[1])])
+        return {POSITIONS[names.index(re.search(r"the (.+)\?", question)[1])]}
     if form == "locate-neighbour":
         side, name = re.search(r"directly (left of|right of|above|below) the (.+)\?", question).groups()
         return {names[names.index(name) + {"left of": -1, "right of": 1, "above": -SIDE, "below": SIDE}[side]]}
@@ -117,7 +114,7 @@ def test_unseen_icons_never_appear_in_training_or_pretraining():
     background = {icon.character for icon in background_icons()}
     assert not unseen & (seen | background)
     assert not seen & background
-    assert (len(seen), len(unseen)) == (64, 24)
+    assert (len(seen), len(unseen)) == (30, 24)
     assert len(background) > 400
 
 
@@ -133,7 +130,7 @@ def test_unseen_questions_name_no_icon_and_their_form_is_trained_on_seen_icons()
 
 def form_of(question: str) -> str:
     """The question without its places."""
-    return re.sub("|".join(POSITIONS), "PLACE", question)
+    return re.sub("|".join(sorted(POSITIONS, key=len, reverse=True)), "PLACE", question)
 
 
 def test_shortcuts_that_need_no_picture_stay_low(monkeypatch):
@@ -189,14 +186,14 @@ def known_facts(question: str, names: list[str]) -> set[str]:
         "Count some icons.": {f"{a} 3", f"{b} 2", f"{c} 3", f"{d} 1"} | {f"{name} 0" for name in others},
         "Count every group.": {"animal 5", "bird 4"} | {f"{group} 0" for group in seen_icons() if group not in birds},
         "Count what each place shows.": {f"{place} {names.count(name)}" for place, name in places},
-        "Say which icons are shown once.": {f"{d} bottom left"},
-        "Say where each place is seen again.": {"bottom left none"}
+        "Say where each icon is.": {f"{d} southwest"},
+        "Say which icons are shown once.": {f"{d} southwest"},
+        "Say where each place is seen again.": {"southwest none"}
         | {f"{p} {q}" for p, m in places for q, n in places if m == n and p != q},
         "Say what is beside some icons.": {f"right of {d} {c}", f"above {d} {c}"},
         "Compare some icons.": {f"{a} or {c} neither", f"{c} or {a} neither"}
         | {f"{p} or {q} {more}" for p, q, more in ((a, b, a), (b, a, a), (a, d, a), (d, a, a), (b, c, c), (c, b, c))}
         | {f"{p} or {q} {more}" for p, q, more in ((b, d, b), (d, b, b), (c, d, c), (d, c, c))},
-        "Compare some groups.": {"animal or bird animal", "bird or animal animal"},
     }[question]
 
 

@@ -14,6 +14,7 @@ from balanced_thinking.errors import ConfigError
 from balanced_thinking.runinfo import build_once, cache_dir, content_hash
 
 _HERE = Path(__file__).parent
+_PACKAGE = _HERE.parents[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +40,7 @@ class Preset:
 
     def fingerprint(self) -> str:
         """Hash of the sources that make it."""
-        package = _HERE.parents[1]
-        return content_hash({name: (package / name).read_text(encoding="utf-8") for name in self.made_by})
+        return content_hash({name: (_PACKAGE / name).read_text(encoding="utf-8") for name in self.made_by})
 
 
 PRESETS: dict[str, Preset] = {

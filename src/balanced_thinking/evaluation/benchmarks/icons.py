@@ -94,7 +94,7 @@ def draw_form(rng: random.Random, *, named: bool) -> str:
 
 
 def as_example(puzzle: Puzzle, name: str, source: str, rng: random.Random, *, think: str | None = None) -> Example:
-    """A puzzle with its picture drawn."""
+    """A puzzle with its picture drawn (last, so that the text does not depend on how a picture is drawn)."""
     picture = icons_scene.draw(puzzle.cells, rng)
     return Example(name, source, (picture,), puzzle.question, puzzle.choices, think, puzzle.answer, puzzle.kind)
 

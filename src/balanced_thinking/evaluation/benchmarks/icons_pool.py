@@ -21,46 +21,12 @@ ATTRIBUTION = (
 
 # group -> (CLDR subcategory, icons named in training, icons held out of all training)
 GROUPS: dict[str, tuple[str, str, str]] = {
-    "animal": (
-        "animal-mammal",
-        "fox lion zebra panda elephant camel gorilla koala",
-        "giraffe hedgehog raccoon",
-    ),
-    "bird": (
-        "animal-bird",
-        "penguin duck owl flamingo peacock parrot rooster eagle",
-        "swan turkey dove",
-    ),
-    "fruit": (
-        "food-fruit",
-        "watermelon lemon banana pineapple pear peach strawberry coconut",
-        "mango melon blueberries",
-    ),
-    "vegetable": (
-        "food-vegetable",
-        "avocado eggplant potato carrot cucumber broccoli garlic onion",
-        "chestnut ginger_root leafy_green",
-    ),
-    "sweet": (
-        "food-sweet",
-        "doughnut cookie cupcake pie candy lollipop custard shortcake",
-        "birthday_cake chocolate_bar honey_pot",
-    ),
-    "vehicle": (
-        "transport-ground",
-        "tram bus ambulance taxi tractor motorcycle bicycle locomotive",
-        "racing_car kick_scooter fire_engine",
-    ),
-    "clothing": (
-        "clothing",
-        "necktie handbag scarf coat dress crown ring backpack",
-        "kimono top_hat goggles",
-    ),
-    "instrument": (
-        "musical-instrument",
-        "saxophone accordion guitar trumpet violin drum flute harp",
-        "banjo maracas long_drum",
-    ),
+    "animal": ("animal-mammal", "fox zebra panda elephant camel", "giraffe hedgehog raccoon lion"),
+    "bird": ("animal-bird", "penguin duck owl flamingo parrot", "swan turkey peacock eagle"),
+    "fruit": ("food-fruit", "watermelon lemon banana strawberry coconut", "mango melon blueberries pineapple"),
+    "vegetable": ("food-vegetable", "eggplant carrot cucumber broccoli onion", "chestnut leafy_green garlic potato"),
+    "vehicle": ("transport-ground", "tram bus ambulance tractor bicycle", "racing_car kick_scooter fire_engine taxi"),
+    "clothing": ("clothing", "necktie handbag scarf dress crown", "kimono top_hat goggles backpack"),
 }
 # Subcategories of the icons that pre-training shows without names, to teach comparison of pictures as such.
 BACKGROUND = frozenset(

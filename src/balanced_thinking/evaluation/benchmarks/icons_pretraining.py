@@ -34,7 +34,7 @@ def _groups_of_places(cells: Cells, rng: random.Random) -> list[str]:
 def _counts(cells: Cells, rng: random.Random) -> list[str]:
     names = {icon.name for icon in cells}
     absent = [icon.name for icons in seen_icons().values() for icon in icons if icon.name not in names]
-    asked = [*sorted(names)[:6], *rng.sample(absent, 2)]
+    asked = [*rng.sample(sorted(names), min(6, len(names))), *rng.sample(absent, 2)]
     return [f"{name} {sum(icon.name == name for icon in cells)}" for name in rng.sample(asked, len(asked))]
 
 
@@ -74,10 +74,6 @@ def _pairs(cells: Cells, rng: random.Random) -> list[str]:
     return _verdicts([icon.name for icon in cells], rng)
 
 
-def _pairs_of_groups(cells: Cells, rng: random.Random) -> list[str]:
-    return _verdicts([icon.group for icon in cells], rng)
-
-
 def _verdicts(labels: Sequence[str], rng: random.Random) -> list[str]:
     kinds, lines = sorted(set(labels)), []
     for _ in range(5 if len(kinds) > 1 else 0):
@@ -104,7 +100,6 @@ DRILLS: dict[str, Drill] = {
     "Say where each place is seen again.": _twins,
     "Say what is beside some icons.": _neighbours,
     "Compare some icons.": _pairs,
-    "Compare some groups.": _pairs_of_groups,
 }
 
 

@@ -14,11 +14,8 @@ from balanced_thinking.evaluation.benchmarks.icons_pool import Icon, sprite
 CELL = 28
 SIDE = 3
 CELLS = SIDE * SIDE
-POSITIONS = (
-    "top left", "top middle", "top right",
-    "middle left", "centre", "middle right",
-    "bottom left", "bottom middle", "bottom right",
-)  # fmt: skip
+# One word each, so that naming a place is one step for a small model.
+POSITIONS = ("northwest", "north", "northeast", "west", "centre", "east", "southwest", "south", "southeast")
 ROWS = ("top", "middle", "bottom")
 Cells = tuple[Icon, ...]
 

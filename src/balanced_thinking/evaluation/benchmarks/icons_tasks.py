@@ -1,6 +1,6 @@
 """The question forms of `icons`: each lays out a grid, asks about it and knows the answer.
 
-Five tasks (count, compare, locate, odd-one-out, category), fourteen forms. A form without names (``named`` false) can
+Five tasks (count, compare, locate, odd-one-out, category), twelve forms. A form without names (``named`` false) can
 be asked about icons that have never been seen. Answers are spread evenly over their values, by building the grid around
 an answer that is drawn first, so that neither the commonest answer nor the question alone tells much.
 What it leaves out: the reasoning traces (``icons_traces``), files and splits (``icons``).
@@ -49,17 +49,6 @@ def count_icon(groups: Groups, rng: random.Random) -> Puzzle:
     return Puzzle(cells, question, str(count), "number", notes={"target": target})
 
 
-def count_group(groups: Groups, rng: random.Random) -> Puzzle:
-    """How many icons belong to one group, 0 to 5."""
-    count = rng.randrange(6)
-    group, *rest = _groups(groups, rng.randrange(3, 5), rng)
-    inside = rng.choices(groups[group], k=count)
-    outside = [rng.choice(groups[name]) for name in rng.choices(rest, k=CELLS - count)]
-    cells = arrange([(icon, 1) for icon in inside + outside], rng)
-    question = f"How many cells show {article(group)} of any kind?"
-    return Puzzle(cells, question, str(count), "number", notes={"group": group})
-
-
 def count_same(groups: Groups, rng: random.Random) -> Puzzle:
     """How many icons are the same as the one in a given cell, that one included, 1 to 5."""
     count = rng.randrange(1, 6)
@@ -80,20 +69,6 @@ def compare_icons(groups: Groups, rng: random.Random) -> Puzzle:
     return Puzzle(cells, question, answer, "text", notes={"pair": (first, second)})
 
 
-def compare_groups(groups: Groups, rng: random.Random) -> Puzzle:
-    """Which of two groups is shown more often, as a choice of three."""
-    first, second, *rest = _groups(groups, 4, rng)
-    counts = _pair(rng)
-    icons = [
-        rng.choice(groups[name]) for name, count in zip((first, second), counts, strict=True) for _ in range(count)
-    ]
-    icons += [rng.choice(groups[name]) for name in rng.choices(rest, k=CELLS - sum(counts))]
-    choices = (first, second, "neither")
-    answer = LETTERS[choices.index(_verdict(counts, choices))]
-    cells = arrange([(icon, 1) for icon in icons], rng)
-    return Puzzle(cells, "Which group has more icons?", answer, "choice", choices, {"pair": (first, second)})
-
-
 def compare_cells(groups: Groups, rng: random.Random) -> Puzzle:
     """Which of the icons of two given cells is shown more often, as a choice of three."""
     first, second, *others = _icons(groups, rng.randrange(3, 5), rng)
@@ -107,11 +82,11 @@ def compare_cells(groups: Groups, rng: random.Random) -> Puzzle:
 
 
 def locate_icon(groups: Groups, rng: random.Random) -> Puzzle:
-    """In which of four cells an icon stands that is shown once."""
+    """Where an icon stands that is shown once."""
     target, *others = _icons(groups, rng.randrange(4, 6), rng)
     cells = arrange([(target, 1), *_fill(others, CELLS - 1, rng)], rng)
-    choices, answer = _four_places(cells.index(target), range(CELLS), rng)
-    return Puzzle(cells, f"Where is the {target.name}?", answer, "choice", choices, {"target": target})
+    answer = POSITIONS[cells.index(target)]
+    return Puzzle(cells, f"Where is the {target.name}?", answer, "text", notes={"target": target})
 
 
 def locate_neighbour(groups: Groups, rng: random.Random) -> Puzzle:
@@ -180,10 +155,8 @@ def category_most(groups: Groups, rng: random.Random) -> Puzzle:
 
 FORMS: dict[str, Form] = {
     "count-icon": Form("count", True, count_icon),
-    "count-group": Form("count", True, count_group),
     "count-same": Form("count", False, count_same),
     "compare-icons": Form("compare", True, compare_icons),
-    "compare-groups": Form("compare", True, compare_groups),
     "compare-cells": Form("compare", False, compare_cells),
     "locate-icon": Form("locate", True, locate_icon),
     "locate-neighbour": Form("locate", True, locate_neighbour),

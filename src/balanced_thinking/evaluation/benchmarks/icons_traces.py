@@ -139,11 +139,6 @@ def _reason_count_icon(puzzle: Puzzle, rng: random.Random) -> str:
     return _gather(f"the {name}", _tally(_names(puzzle), name, rng), rng)
 
 
-def _reason_count_group(puzzle: Puzzle, rng: random.Random) -> str:
-    group = puzzle.notes["group"]
-    return _gather(f"the {group} group", _tally(_group_names(puzzle), group, rng), rng)
-
-
 def _reason_count_same(puzzle: Puzzle, rng: random.Random) -> str:
     place = puzzle.notes["place"]
     name = puzzle.cells[place].name
@@ -155,12 +150,6 @@ def _reason_count_same(puzzle: Puzzle, rng: random.Random) -> str:
 def _reason_compare_icons(puzzle: Puzzle, rng: random.Random) -> str:
     return " ".join(
         _gather(f"the {icon.name}", _sum(_names(puzzle), icon.name, rng), rng) for icon in puzzle.notes["pair"]
-    )
-
-
-def _reason_compare_groups(puzzle: Puzzle, rng: random.Random) -> str:
-    return " ".join(
-        _gather(f"the {name} group", _sum(_group_names(puzzle), name, rng), rng) for name in puzzle.notes["pair"]
     )
 
 
@@ -230,10 +219,8 @@ def _inventory(labels: Sequence[str]) -> str:
 
 REASONS: dict[str, Callable[[Puzzle, random.Random], str]] = {
     "count-icon": _reason_count_icon,
-    "count-group": _reason_count_group,
     "count-same": _reason_count_same,
     "compare-icons": _reason_compare_icons,
-    "compare-groups": _reason_compare_groups,
     "compare-cells": _reason_compare_cells,
     "locate-icon": _reason_locate_icon,
     "locate-neighbour": _reason_locate_neighbour,
