@@ -119,3 +119,18 @@ def test_a_broken_file_is_named(tiny_folder, tmp_path, capsys, content, record, 
     path.write_bytes(content)
     code = main(command(tiny_folder, path, tmp_path / "run"))
     check(capsys, code, path, tmp_path / "run", record, words)
+
+
+def test_a_model_that_is_not_there_is_named_before_anything_is_prepared(tmp_path, capsys):
+    command = [
+        "evaluate",
+        "--model",
+        str(tmp_path / "none"),
+        "--benchmark",
+        "icons",
+        "--output_dir",
+        str(tmp_path / "out"),
+    ]
+    assert main(command) == 2
+    assert f"there is no model folder {tmp_path / 'none'}" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

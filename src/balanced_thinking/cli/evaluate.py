@@ -33,6 +33,9 @@ def run(argv: Sequence[str]) -> int:
     output_dir = Path(options.output_dir or model)
     if options.output_dir is None and not Path(options.model).is_dir():
         raise ConfigError("give --output_dir: the model is a preset or hub id, not a run folder of yours")
+    from balanced_thinking.models.modeling import check_name
+
+    check_name(model)
     loaded: Any = model
     if options.backend == "transformers" and len(options.benchmark) > 1:
         from balanced_thinking.models.modeling import load_model

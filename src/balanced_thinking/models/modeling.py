@@ -89,11 +89,22 @@ def load_processor(name: str | Path, **kwargs: Any) -> Any:
     """
     from transformers import AutoProcessor
 
+    check_name(name)
+    with _one_line(name):
+        return AutoProcessor.from_pretrained(str(name), **kwargs)
+
+
+def check_name(name: str | Path) -> None:
+    """Refuse what is plainly no model before anything is prepared for it.
+
+    Raises:
+        CheckpointError: a path that does not exist, or a folder without a model.
+    """
     path = Path(name)
     if path.exists() and not (path / "config.json").is_file():
         raise CheckpointError(f"{path} is not a model folder: it has no config.json; give a folder that training wrote")
-    with _one_line(name):
-        return AutoProcessor.from_pretrained(str(name), **kwargs)
+    if not path.exists() and (path.is_absolute() or str(name).startswith(".") or len(path.parts) > 2):
+        raise CheckpointError(f"there is no model folder {path}; give a folder that training wrote, or a hub id")
 
 
 @contextlib.contextmanager
