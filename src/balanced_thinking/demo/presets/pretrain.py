@@ -51,13 +51,13 @@ class Recipe:
 RECIPE = Recipe(
     steps=2800,
     rows=48,
-    learning_rate=3e-3,
+    learning_rate=1.5e-3,
     warmup_steps=30,
     weight_decay=0.05,
     stages=(
         (0.0, {"list": 1}),
-        (0.05, {"where": 1, "places": 1}),
-        (0.11, {"drill": 5, "direct": 4, "where": 1}),
+        (0.04, {"list": 1, "where": 2, "places": 1}),
+        (0.1, {"list": 1, "where": 1, "drill": 5, "direct": 4}),
         (0.5, {"drill": 2, "caption": 2, "direct": 7, "direct-any": 1}),
     ),
 )
