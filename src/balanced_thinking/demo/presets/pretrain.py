@@ -26,9 +26,8 @@ from balanced_thinking.evaluation.benchmarks.icons_pretraining import (
 
 SOURCES: dict[str, Callable[..., Example]] = {
     "list": list_example,
-    "where": partial(drill_example, question="Say where each icon is."),
-    "places": partial(drill_example, question="Say what is in each place."),
-    "counts": partial(drill_example, question="Count some icons."),
+    "names": partial(drill_example, drill="What is in"),
+    "where": partial(drill_example, drill="Where is"),
     "drill": drill_example,
     "caption": caption_example,
     "direct": direct_example,
@@ -56,7 +55,7 @@ RECIPE = Recipe(
     weight_decay=0.05,
     stages=(
         (0.0, {"list": 1}),
-        (0.04, {"list": 1, "where": 2, "places": 1}),
+        (0.04, {"list": 1, "where": 2, "names": 2}),
         (0.1, {"list": 1, "where": 1, "drill": 5, "direct": 4}),
         (0.5, {"drill": 2, "caption": 2, "direct": 7, "direct-any": 1}),
     ),

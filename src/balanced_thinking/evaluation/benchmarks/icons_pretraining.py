@@ -1,13 +1,14 @@
 """What the base of a preset is pre-trained on: lists, drills, dense captions and direct questions about icon grids.
 
-A drill is a row of small questions of one kind with their answers, so that each skill a direct question needs (find a
-place, find an icon, count, compare) is asked several times a picture. All show the seen icons of `icons`; one source
-asks name-free questions about several hundred background icons too. The held-out icons of `icons-unseen` never appear.
-Each example depends on its number and the seed alone. What it leaves out: the mixture (``demo.presets.pretrain``).
+A drill is several small questions of one kind about one picture, answered in a row, so that each skill that a direct
+question needs (find a place, find an icon, count, compare) is asked as often as a picture allows. All show the seen
+icons of `icons`; one source asks name-free questions about several hundred background icons too. The held-out icons of
+`icons-unseen` never appear. Each example depends on its number and the seed alone.
+What it leaves out: the mixture and its order (``demo.presets.pretrain``).
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from balanced_thinking.data.example import Example
 from balanced_thinking.evaluation.benchmarks.icons import as_example, draw_form
@@ -16,105 +17,104 @@ from balanced_thinking.evaluation.benchmarks.icons_scene import CELLS, POSITIONS
 from balanced_thinking.evaluation.benchmarks.icons_tasks import FORMS, Groups, Puzzle, steps_from
 from balanced_thinking.evaluation.benchmarks.icons_traces import describe
 
-Drill = Callable[[Cells, random.Random], Sequence[str]]
+Drill = Callable[[Cells, random.Random], list[tuple[str, str]]]  # what is asked about, and the answer
 
 
-def _list_cells(cells: Cells, rng: random.Random) -> list[str]:
-    return [icon.name for icon in cells]
+def _names(cells: Cells, rng: random.Random) -> list[tuple[str, str]]:
+    return [(POSITIONS[place], cells[place].name) for place in _shuffled(rng)]
 
 
-def _places(cells: Cells, rng: random.Random) -> list[str]:
-    return [f"{POSITIONS[place]} {cells[place].name}" for place in rng.sample(range(CELLS), CELLS)]
+def _groups(cells: Cells, rng: random.Random) -> list[tuple[str, str]]:
+    return [(POSITIONS[place], cells[place].group) for place in _shuffled(rng)]
 
 
-def _groups_of_places(cells: Cells, rng: random.Random) -> list[str]:
-    return [f"{POSITIONS[place]} {cells[place].group}" for place in rng.sample(range(CELLS), CELLS)]
+def _where(cells: Cells, rng: random.Random) -> list[tuple[str, str]]:
+    return [(cells[place].name, POSITIONS[place]) for place in _shuffled(rng) if cells.count(cells[place]) == 1]
 
 
-def _counts(cells: Cells, rng: random.Random) -> list[str]:
-    names = {icon.name for icon in cells}
+def _counts(cells: Cells, rng: random.Random) -> list[tuple[str, str]]:
+    names = [icon.name for icon in cells]
     absent = [icon.name for icons in seen_icons().values() for icon in icons if icon.name not in names]
-    asked = [*rng.sample(sorted(names), min(6, len(names))), *rng.sample(absent, 2)]
-    return [f"{name} {sum(icon.name == name for icon in cells)}" for name in rng.sample(asked, len(asked))]
+    asked = [*dict.fromkeys(names), *rng.sample(absent, 3)]
+    return [(name, str(names.count(name))) for name in rng.sample(asked, len(asked))]
 
 
-def _counts_of_groups(cells: Cells, rng: random.Random) -> list[str]:
-    return [f"{group} {sum(icon.group == group for icon in cells)}" for group in rng.sample(list(GROUPS), len(GROUPS))]
+def _counts_of_groups(cells: Cells, rng: random.Random) -> list[tuple[str, str]]:
+    groups = [icon.group for icon in cells]
+    return [(group, str(groups.count(group))) for group in rng.sample(list(GROUPS), len(GROUPS))]
 
 
-def _counts_of_places(cells: Cells, rng: random.Random) -> list[str]:
-    return [f"{POSITIONS[place]} {cells.count(cells[place])}" for place in rng.sample(range(CELLS), CELLS)]
+def _counts_of_places(cells: Cells, rng: random.Random) -> list[tuple[str, str]]:
+    return [(POSITIONS[place], str(cells.count(cells[place]))) for place in _shuffled(rng)]
 
 
-def _singles(cells: Cells, rng: random.Random) -> list[str]:
-    """Where each icon stands that is shown once; which these are is the answer to "which icon is shown only once"."""
-    single = [place for place, icon in enumerate(cells) if cells.count(icon) == 1]
-    return [f"{cells[place].name} {POSITIONS[place]}" for place in rng.sample(single, len(single))] or ["none"]
+def _same(cells: Cells, rng: random.Random) -> list[tuple[str, str]]:
+    """Whether two places show the same icon; half of the time they do, where the grid allows."""
+    pairs = []
+    for place in _shuffled(rng)[:6]:
+        twins = [other for other in range(CELLS) if cells[other] == cells[place] and other != place]
+        other = (
+            rng.choice(twins) if twins and rng.random() < 0.5 else rng.choice([o for o in range(CELLS) if o != place])
+        )
+        pairs.append((f"{POSITIONS[place]} {POSITIONS[other]}", "yes" if cells[other] == cells[place] else "no"))
+    return pairs
 
 
-def _twins(cells: Cells, rng: random.Random) -> list[str]:
-    """For each place, one other that shows the same icon."""
-    lines = []
-    for place in rng.sample(range(CELLS), CELLS):
-        others = [other for other in range(CELLS) if cells[other] == cells[place] and other != place]
-        lines.append(f"{POSITIONS[place]} {POSITIONS[rng.choice(others)] if others else 'none'}")
-    return lines
-
-
-def _neighbours(cells: Cells, rng: random.Random) -> list[str]:
-    lines = []
-    for place in rng.sample(range(CELLS), CELLS):
+def _neighbours(cells: Cells, rng: random.Random) -> list[tuple[str, str]]:
+    pairs = []
+    for place in _shuffled(rng):
         if cells.count(cells[place]) == 1:
             side, step = rng.choice(steps_from(place))
-            lines.append(f"{side} {cells[place].name} {cells[place + step].name}")
-    return lines[:6] or ["none"]
+            pairs.append((f"{side} {cells[place].name}", cells[place + step].name))
+    return pairs
 
 
-def _pairs(cells: Cells, rng: random.Random) -> list[str]:
-    return _verdicts([icon.name for icon in cells], rng)
-
-
-def _verdicts(labels: Sequence[str], rng: random.Random) -> list[str]:
-    kinds, lines = sorted(set(labels)), []
+def _comparisons(cells: Cells, rng: random.Random) -> list[tuple[str, str]]:
+    names = [icon.name for icon in cells]
+    kinds, pairs = sorted(set(names)), []
     for _ in range(5 if len(kinds) > 1 else 0):
         first, second = rng.sample(kinds, 2)
-        more = labels.count(first) - labels.count(second)
-        lines.append(f"{first} or {second} {first if more > 0 else second if more else 'neither'}")
-    return lines or ["none"]
+        more = names.count(first) - names.count(second)
+        pairs.append((f"{first} or {second}", first if more > 0 else second if more else "neither"))
+    return pairs
 
 
-def _where(cells: Cells, rng: random.Random) -> list[str]:
-    single = [place for place, icon in enumerate(cells) if cells.count(icon) == 1]
-    return [f"{cells[place].name} {POSITIONS[place]}" for place in rng.sample(single, len(single))]
+def _shuffled(rng: random.Random) -> list[int]:
+    return rng.sample(range(CELLS), CELLS)
 
 
 DRILLS: dict[str, Drill] = {
-    "List every cell.": _list_cells,
-    "Say where each icon is.": _where,
-    "Say what is in each place.": _places,
-    "Say the group in each place.": _groups_of_places,
-    "Count some icons.": _counts,
-    "Count every group.": _counts_of_groups,
-    "Count what each place shows.": _counts_of_places,
-    "Say which icons are shown once.": _singles,
-    "Say where each place is seen again.": _twins,
-    "Say what is beside some icons.": _neighbours,
-    "Compare some icons.": _pairs,
+    "What is in": _names,
+    "Which group is in": _groups,
+    "Where is": _where,
+    "How many": _counts,
+    "How many of group": _counts_of_groups,
+    "How many like": _counts_of_places,
+    "Same icon in": _same,
+    "Which is": _neighbours,
+    "Which is shown more": _comparisons,
 }
-
-
-_ON_ANY_GRID = ("List every cell.", "Say what is in each place.", "Say the group in each place.", "Count every group.")
+# Drills that are as telling on nine icons at random; "Where is" needs icons that are shown once.
+_ON_ANY_GRID = ("What is in", "Which group is in", "How many of group", "Where is", "Which is")
 
 
 def list_example(number: int, *, seed: int = 0) -> Example:
     """The nine names in order and nothing else: each token asks the picture, the quickest way to learn to see."""
-    return _drill_example("List every cell.", random.Random(f"list/{seed}/{number}"))
+    rng = random.Random(f"list/{seed}/{number}")
+    cells = _grid(rng, share_random=1.0)
+    return _caption("List every cell.", ", ".join(icon.name for icon in cells), cells, rng)
 
 
-def drill_example(number: int, *, seed: int = 0, question: str | None = None) -> Example:
-    """One of the drills, or one drawn evenly."""
-    rng = random.Random(f"drill/{seed}/{number}")
-    return _drill_example(question or rng.choice(list(DRILLS)), rng)
+def drill_example(number: int, *, seed: int = 0, drill: str | None = None) -> Example:
+    """Questions of one kind in a row, and their answers in the same order."""
+    rng = random.Random(f"drill/{seed}/{drill}/{number}")
+    drill = drill or rng.choice(list(DRILLS))
+    pairs: list[tuple[str, str]] = []
+    while not pairs:
+        cells = _grid(rng, share_random=0.6 if drill in _ON_ANY_GRID else 0.0)
+        pairs = DRILLS[drill](cells, rng)
+    asked, answers = zip(*pairs, strict=True)
+    return _caption(f"{drill}: {', '.join(asked)}?", ", ".join(answers), cells, rng)
 
 
 def caption_example(number: int, *, seed: int = 0) -> Example:
@@ -128,19 +128,15 @@ def direct_example(number: int, *, seed: int = 0, named: bool = True) -> Example
     """A question with its answer and no trace: any form on seen icons, or a name-free one on all but the held-out."""
     rng = random.Random(f"direct/{seed}/{named}/{number}")
     form = draw_form(rng, named=named)
-    puzzle = FORMS[form].make(_groups(named=named), rng)
+    puzzle = FORMS[form].make(_pool(named=named), rng)
     return as_example(puzzle, f"direct-{number:06d}", f"icons/{FORMS[form].task}", rng)
 
 
-def _drill_example(question: str, rng: random.Random) -> Example:
-    icons = [icon for icons_of_group in seen_icons().values() for icon in icons_of_group]
-    if question == "Say where each icon is.":
-        cells = tuple(rng.sample(icons, CELLS))
-    elif question in _ON_ANY_GRID and rng.random() < 0.5:
-        cells = tuple(rng.choices(icons, k=CELLS))
-    else:
-        cells = FORMS[draw_form(rng, named=True)].make(seen_icons(), rng).cells
-    return _caption(question, ", ".join(DRILLS[question](cells, rng)), cells, rng)
+def _grid(rng: random.Random, *, share_random: float) -> Cells:
+    """Nine icons at random, or the grid of some question."""
+    if rng.random() < share_random:
+        return tuple(rng.choices([icon for icons in seen_icons().values() for icon in icons], k=CELLS))
+    return FORMS[draw_form(rng, named=True)].make(seen_icons(), rng).cells
 
 
 def _caption(question: str, text: str, cells: Cells, rng: random.Random) -> Example:
@@ -148,7 +144,7 @@ def _caption(question: str, text: str, cells: Cells, rng: random.Random) -> Exam
     return as_example(puzzle, f"caption-{rng.getrandbits(40):010x}", "icons/caption", rng)
 
 
-def _groups(*, named: bool) -> Groups:
+def _pool(*, named: bool) -> Groups:
     if named:
         return seen_icons()
     return {"": background_icons() + tuple(icon for icons in seen_icons().values() for icon in icons)}
