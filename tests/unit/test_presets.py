@@ -93,12 +93,15 @@ def test_a_picture_of_icons_is_nine_tokens(processor):
 
 
 def test_rows_of_a_run_depend_on_their_number_and_follow_the_stages():
-    recipe = dataclasses.replace(pretrain.RECIPE, steps=10, rows=10)
-    first = [pretrain.make_row(number, recipe, 0) for number in range(5)]
-    assert {row.question for row in first} == {"List every cell."}
-    assert pretrain.make_row(3, recipe, 0) == first[3]
-    assert pretrain.make_row(3, recipe, 1) != first[3]
-    last = [pretrain.make_row(number, recipe, 0) for number in range(60, 100)]
+    recipe = dataclasses.replace(pretrain.RECIPE, steps=10, rows=10, stages=((0.0, {"list": 1}), (0.4, {"caption": 1})))
+    rows = [pretrain.make_row(number, recipe, 0) for number in range(0, 100, 10)]
+    assert [row.question for row in rows] == ["List every cell."] * 4 + ["Describe every cell."] * 6
+    assert pretrain.make_row(10, recipe, 0) == rows[1]
+    assert pretrain.make_row(10, recipe, 1) != rows[1]
+    whole = dataclasses.replace(pretrain.RECIPE, steps=10, rows=10)
+    first = [pretrain.make_row(0, whole, 0)]
+    assert first[0].question == "List every cell."
+    last = [pretrain.make_row(number, whole, 0) for number in range(60, 100)]
     assert {"icons/caption"} < {row.source for row in last}
     assert all(row.think is None for row in [*first, *last])
 
