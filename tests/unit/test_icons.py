@@ -15,8 +15,8 @@ from balanced_thinking.demo.presets.pretrain import SOURCES
 from balanced_thinking.errors import ConfigError
 from balanced_thinking.evaluation.benchmarks import BENCHMARKS, icons
 from balanced_thinking.evaluation.benchmarks.icons_pool import background_icons, seen_icons, unseen_icons
-from balanced_thinking.evaluation.benchmarks.icons_pretraining import DRILLS
-from balanced_thinking.evaluation.benchmarks.icons_scene import CELLS, POSITIONS, SIDE, arrange, draw
+from balanced_thinking.evaluation.benchmarks.icons_pretraining import FACTS, fact_example, where
+from balanced_thinking.evaluation.benchmarks.icons_scene import CELLS, POSITIONS, arrange, draw
 from balanced_thinking.evaluation.benchmarks.icons_scene import split as split_number
 from balanced_thinking.evaluation.benchmarks.icons_tasks import FORMS, LETTERS, Puzzle
 from balanced_thinking.evaluation.benchmarks.icons_traces import NUMBERS, describe, expand, write_trace
@@ -51,14 +51,10 @@ def solve(form: str, puzzle: Puzzle) -> set[str]:
         return letters(more(*counts, choices))
     if form == "locate-icon":
         return {POSITIONS[names.index(re.search(r"the (.+)\?", question)[1])]}
-    if form == "locate-neighbour":
-        side, name = re.search(r"directly (left of|right of|above|below) the (.+)\?", question).groups()
-        return {names[names.index(name) + {"left of": -1, "right of": 1, "above": -SIDE, "below": SIDE}[side]]}
     if form == "locate-same":
         return letters(*(POSITIONS[p] for p, name in enumerate(names) if name == names[asked[0]] and p != asked[0]))
-    if form in ("odd-icon", "odd-cell"):
-        single = [place for place, name in enumerate(names) if names.count(name) == 1]
-        return {names[place] for place in single} if form == "odd-icon" else letters(*(POSITIONS[p] for p in single))
+    if form == "odd-cell":
+        return letters(*(POSITIONS[place] for place, name in enumerate(names) if names.count(name) == 1))
     if form == "odd-group":
         return {name for name, group in zip(names, groups, strict=True) if groups.count(group) == 1}
     if form == "category-cell":
@@ -84,20 +80,27 @@ def test_traces_describe_the_picture_in_order_and_stop_before_the_answer(form):
         assert all(icon.name in remaining for icon in puzzle.cells), trace
         assert "answer is" not in trace
         assert "{" not in trace
-        assert 45 <= len(re.findall(r"[\w-]+|[^\w\s]", trace)) <= 125
+        assert 45 <= len(re.findall(r"[\w-]+|[^\w\s]", trace)) <= 140
         ending = write_trace(puzzle, form, random.Random(number), end_with_answer=True)
         assert ending.endswith(f"So the answer is {puzzle.answer}.")
 
 
-def test_tallies_in_a_trace_are_those_of_the_rows():
+def test_a_trace_says_of_each_cell_whether_it_is_sought():
     for number, puzzle in enumerate(puzzles("count-icon", 60)):
         trace = write_trace(puzzle, "count-icon", random.Random(number))
-        wanted = [
-            NUMBERS[[i.name for i in puzzle.cells[r * 3 : r * 3 + 3]].count(puzzle.notes["target"].name)]
-            for r in range(3)
-        ]
-        after = trace[re.search(rf"(for|about|taking|counting) the {puzzle.notes['target'].name}:", trace).end() :]
-        assert [word for word in re.findall(r"\w+", after.split(".")[0]) if word in NUMBERS] == wanted
+        target = puzzle.notes["target"].name
+        ends = [re.search(rf"\b{place}\b", trace).start() for place in POSITIONS] + [len(trace)]
+        for place, icon in enumerate(puzzle.cells):
+            said = trace[ends[place] : ends[place + 1]]
+            verdict = said[said.index(icon.name) :].split(".")[0]
+            assert bool(re.search(r", (yes|that counts|one of them|a match|there)\b", verdict)) == (icon.name == target)
+
+
+def test_pairs_in_a_trace_are_counted():
+    for number, puzzle in enumerate(puzzles("compare-icons", 60)):
+        trace = write_trace(puzzle, "compare-icons", random.Random(number))
+        for icon in puzzle.notes["pair"]:
+            assert f"the {icon.name} {NUMBERS[puzzle.cells.count(icon)]}" in trace
 
 
 def test_a_slip_is_taken_back_at_once():
@@ -163,34 +166,40 @@ def test_examples_depend_on_their_number_alone():
         assert make(3).think is None
 
 
-@pytest.mark.parametrize("drill", DRILLS)
-def test_drills_state_the_grid(drill):
+@pytest.mark.parametrize("question", FACTS)
+def test_facts_state_the_grid(question):
     a, b, c, d = (icon for icons_of_group in list(seen_icons().values())[:2] for icon in icons_of_group[:2])
     cells = (a, a, b, c, a, b, d, c, c)  # animals a, b; birds c, d
-    pairs = [pair for seed in range(5) for pair in DRILLS[drill](cells, random.Random(seed))]
+    pairs = [pair for seed in range(5) for pair in FACTS[question](cells, random.Random(seed))]
     assert pairs
-    assert set(pairs) <= known_facts(drill, [icon.name for icon in cells])
+    assert set(pairs) <= known_facts(question, [icon.name for icon in cells])
 
 
-def known_facts(drill: str, names: list[str]) -> set[tuple[str, str]]:
-    """What a drill may ask of the grid ``a a b / c a b / d c c`` and the answers, written out by hand."""
+def known_facts(question: str, names: list[str]) -> set[tuple[str, str]]:
+    """What may be said of the grid ``a a b / c a b / d c c``, written out by hand."""
     a, b, c, d = names[0], names[2], names[3], names[6]
     groups = ["animal"] * 3 + ["bird", "animal", "animal"] + ["bird"] * 3
     others = {icon.name for icons_of_group in seen_icons().values() for icon in icons_of_group} - set(names)
     places = list(zip(POSITIONS, names, strict=True))
     more = {(a, b): a, (a, c): "neither", (a, d): a, (b, c): c, (b, d): b, (c, d): c}
     return {
-        "What is in": set(places),
-        "Which group is in": set(zip(POSITIONS, groups, strict=True)),
-        "Where is": {(d, "southwest")},
-        "How many": {(a, "3"), (b, "2"), (c, "3"), (d, "1")} | {(name, "0") for name in others},
-        "How many of group": {("animal", "5"), ("bird", "4")} | {(group, "0") for group in list(seen_icons())[2:]},
-        "How many like": {(place, str(names.count(name))) for place, name in places},
-        "Same icon in": {(f"{p} {q}", "yes" if m == n else "no") for p, m in places for q, n in places},
-        "Which is": {(f"right of {d}", c), (f"above {d}", c)},
-        "Which is shown more": {(f"{p} or {q}", name) for (p, q), name in more.items()}
+        "Where is each icon?": {(d, "southwest")},
+        "Which icon is in each cell?": set(places),
+        "How many cells show each icon?": {(a, "3"), (b, "2"), (c, "3"), (d, "1")} | {(name, "0") for name in others},
+        "How many icons are the same as the one in each cell?": {(place, str(names.count(n))) for place, n in places},
+        "To which group does the icon in each cell belong?": set(zip(POSITIONS, groups, strict=True)),
+        "How many icons of each group?": {("animal", "5"), ("bird", "4")}
+        | {(group, "0") for group in list(seen_icons())[2:]},
+        "To which group does each icon belong?": {(i.name, i.group) for g in seen_icons().values() for i in g},
+        "Which is shown more often?": {(f"{p} or {q}", name) for (p, q), name in more.items()}
         | {(f"{q} or {p}", name) for (p, q), name in more.items()},
-    }[drill]
+    }[question]
+
+
+def test_a_fact_can_be_asked_for_by_its_kind():
+    example = fact_example(0, facts=where)
+    assert example.question == "Where is each icon?"
+    assert {fact_example(number).question for number in range(60)} == set(FACTS)
 
 
 def test_a_split_is_written_once_and_read_back_as_it_was_made(tmp_path, monkeypatch):

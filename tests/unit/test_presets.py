@@ -2,17 +2,19 @@
 
 import dataclasses
 import io
+import math
 import random
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoModelForImageTextToText, AutoProcessor, Qwen2_5_VLProcessor, TrainerCallback
+from transformers import AutoModelForImageTextToText, AutoProcessor, Qwen2_5_VLProcessor, TrainerCallback, TrainerState
 
 from balanced_thinking.data.prompts import build_completion, build_prompt
 from balanced_thinking.demo import presets
 from balanced_thinking.demo.presets import pretrain, tiny_qwen2_5_vl
+from balanced_thinking.demo.presets.align import alignment_loss
 from balanced_thinking.demo.presets.tokenizer import TAGS
 from balanced_thinking.errors import ConfigError
 from balanced_thinking.evaluation.benchmarks import icons
@@ -92,26 +94,54 @@ def test_a_picture_of_icons_is_nine_tokens(processor):
     assert int((batch["input_ids"] == processor.image_token_id).sum()) == 9
 
 
+def test_alignment_loss_on_hand_worked_numbers():
+    names, places = torch.tensor([[2.0, 0.0], [0.0, 2.0]]), torch.zeros(1, 2)
+    first = torch.tensor([0])
+    # Right: logits (10, 0), no distance. Wrong: logits (0, 10), |(0, 2) - (2, 0)|^2 / 4 = 2.
+    right = alignment_loss(torch.tensor([[2.0, 0.0]]), names, first, places, first)
+    wrong = alignment_loss(torch.tensor([[0.0, 2.0]]), names, first, places, first)
+    assert right.item() == pytest.approx(math.log1p(math.exp(-10)), abs=1e-6)
+    assert wrong.item() == pytest.approx(12 + math.log1p(math.exp(-10)), rel=1e-6)
+
+
+def test_heads_of_the_first_group_look_for_tokens_like_their_own(untrained):
+    model = AutoModelForImageTextToText.from_pretrained(untrained)
+    for layer in model.model.language_model.layers:
+        queries, keys = (layer.self_attn.q_proj.weight.unflatten(0, (-1, 32)), layer.self_attn.k_proj.weight[:32])
+        assert all(torch.equal(query, keys) for query in queries[:3])
+        assert not any(torch.equal(query, keys) for query in queries[3:])
+
+
+def test_the_tower_rests_until_its_step():
+    tower = torch.nn.Linear(1, 1)
+    resting = pretrain.RestingTower(tower, until=2)
+    for step, trained in ((0, False), (1, False), (2, True), (3, True)):
+        resting.on_step_begin(None, TrainerState(global_step=step), None)
+        assert all(parameter.requires_grad == trained for parameter in tower.parameters())
+
+
 def test_rows_of_a_run_depend_on_their_number_and_follow_the_stages():
-    recipe = dataclasses.replace(pretrain.RECIPE, steps=10, rows=10, stages=((0.0, {"list": 1}), (0.4, {"caption": 1})))
+    recipe = dataclasses.replace(
+        pretrain.RECIPE, steps=10, rows=10, stages=((0.0, {"where": 1}), (0.4, {"caption": 1}))
+    )
     rows = [pretrain.make_row(number, recipe, 0) for number in range(0, 100, 10)]
-    assert [row.question for row in rows] == ["List every cell."] * 4 + ["Describe every cell."] * 6
+    assert [row.question for row in rows] == ["Where is each icon?"] * 4 + ["Describe every cell."] * 6
     assert pretrain.make_row(10, recipe, 0) == rows[1]
     assert pretrain.make_row(10, recipe, 1) != rows[1]
     whole = dataclasses.replace(pretrain.RECIPE, steps=10, rows=10)
     first = [pretrain.make_row(0, whole, 0)]
-    assert first[0].question == "List every cell."
+    assert first[0].source == "icons/caption"
     last = [pretrain.make_row(number, whole, 0) for number in range(60, 100)]
     assert {"icons/caption"} < {row.source for row in last}
     assert all(row.think is None for row in [*first, *last])
 
 
 def test_stopped_pretraining_goes_on_to_the_same_weights(untrained, tmp_path):
-    recipe = dataclasses.replace(pretrain.RECIPE, steps=4, rows=2, warmup_steps=1)
+    recipe = dataclasses.replace(pretrain.RECIPE, align_steps=2, steps=4, rows=2, warmup_steps=1)
     whole = pretrain.pretrain(untrained, tmp_path / "whole", recipe=recipe, progress=False)
     config = pretrain.make_config(tmp_path / "parts", recipe, 0)
     config.save_steps = 2
-    trainer = pretrain.make_trainer(untrained, config, recipe, 0)
+    trainer = pretrain.make_trainer(tmp_path / "aligned", config, recipe, 0)
     trainer.add_callback(StopAt(2))
     trainer.train()
     parts = pretrain.pretrain(untrained, tmp_path / "parts", recipe=recipe, progress=False)

@@ -46,11 +46,12 @@ class Preset:
 PRESETS: dict[str, Preset] = {
     "tiny-qwen2_5_vl": Preset(
         "tiny-qwen2_5_vl",
-        "Qwen2.5-VL in 2.8 M parameters, pre-trained on captions and direct questions of icons",
+        "Qwen2.5-VL in 2.8 M parameters, pre-trained on facts, captions and direct questions of icons",
         "tiny_qwen2_5_vl",
         (
             "demo/presets/tiny_qwen2_5_vl.py",
             "demo/presets/tokenizer.py",
+            "demo/presets/align.py",
             "demo/presets/pretrain.py",
             "demo/presets/muon.py",
             "evaluation/benchmarks/icons.py",

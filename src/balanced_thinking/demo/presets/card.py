@@ -15,7 +15,7 @@ tags: [balanced-thinking]
 # {name}
 
 transformers' own Qwen2.5-VL in {millions:.2f} million parameters, with its real processor and a byte-level BPE
-tokenizer of {vocabulary} tokens. Pre-trained from random weights on lists, drills, dense captions and direct questions
+tokenizer of {vocabulary} tokens. Pre-trained from random weights on facts, dense captions and direct questions
 about 3 x 3 grids of icons; it has never seen a reasoning trace, nor any icon of `icons-unseen`. It is the base arm of
 `balanced demo` and knows nothing else: no language beyond those templates, no pictures beyond those grids.
 

@@ -1,10 +1,10 @@
-"""The recipe by which the base of `tiny-qwen2_5_vl` is pre-trained: it learns to see, then to answer at once.
+"""The recipe by which the base of `tiny-qwen2_5_vl` is pre-trained: it learns to see, to find, then to answer at once.
 
-Plain lists of the nine cells come first: every token of the response asks the picture, and sight sets in within a few
-hundred steps where traces alone never bring it about. Then drills, dense captions and direct questions, a few
-name-free ones on several hundred further icons. No trace is shown.
-Each response counts by the mean over its own tokens (``loss="scale"`` with constant weights), so that a direct answer
-weighs as much as a caption. What it leaves out: the model (``tiny_qwen2_5_vl``), where the base is kept (``presets``).
+A tower that speaks in words (``align``) comes first and rests while the text model learns facts about pictures, one
+skill after the other; then direct questions and dense captions, with the tower in training, a few name-free ones on
+several hundred further icons. No trace is shown. Each response counts by the mean over its own tokens (``loss="scale"``
+with constant weights), so that a direct answer weighs as much as a caption.
+What it leaves out: the model (``tiny_qwen2_5_vl``), where the base is kept (``presets``).
 """
 
 import random
@@ -15,51 +15,69 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from transformers import TrainerCallback
+
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.records import to_trl_row
-from balanced_thinking.evaluation.benchmarks.icons_pretraining import (
-    caption_example,
-    direct_example,
-    drill_example,
-    list_example,
-)
+from balanced_thinking.evaluation.benchmarks import icons_pretraining as icons
+from balanced_thinking.runinfo import build_once
 
 SOURCES: dict[str, Callable[..., Example]] = {
-    "list": list_example,
-    "names": partial(drill_example, drill="What is in"),
-    "where": partial(drill_example, drill="Where is"),
-    "drill": drill_example,
-    "caption": caption_example,
-    "direct": direct_example,
-    "direct-any": partial(direct_example, named=False),
+    "where": partial(icons.fact_example, facts=icons.where),
+    "names": partial(icons.fact_example, facts=icons.names),
+    "counts": partial(icons.fact_example, facts=icons.counts),
+    "same": partial(icons.fact_example, facts=icons.same),
+    "facts": icons.fact_example,
+    "caption": icons.caption_example,
+    "direct": icons.direct_example,
+    "direct-any": partial(icons.direct_example, named=False),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Steps, rows a step, learning rate, and the mixture: from which share of the run on, which source how often."""
+    """Steps, rows a step, optimizer, and the mixture: from which share of the run on, which source how often.
 
+    ``frozen`` is the share of the run during which the tower stays as the ``align_steps`` before it have left it.
+    """
+
+    align_steps: int
     steps: int
     rows: int
     learning_rate: float
     warmup_steps: int
     weight_decay: float
+    frozen: float
     stages: tuple[tuple[float, dict[str, float]], ...]
 
 
 RECIPE = Recipe(
-    steps=2800,
-    rows=48,
-    learning_rate=1.5e-3,
+    align_steps=400,
+    steps=6000,
+    rows=32,
+    learning_rate=2e-3,
     warmup_steps=30,
     weight_decay=0.05,
+    frozen=0.25,
     stages=(
-        (0.0, {"list": 1}),
-        (0.04, {"list": 1, "where": 2, "names": 2}),
-        (0.1, {"list": 1, "where": 1, "drill": 5, "direct": 4}),
-        (0.5, {"drill": 2, "caption": 2, "direct": 7, "direct-any": 1}),
+        (0.0, {"where": 1, "names": 1, "counts": 1, "same": 1}),
+        (0.05, {"where": 1, "names": 1, "same": 2, "facts": 3, "direct": 4}),
+        (0.2, {"facts": 4, "direct": 6}),
+        (0.4, {"facts": 2, "direct": 7, "direct-any": 1}),
+        (0.85, {"facts": 1, "caption": 2, "direct": 6, "direct-any": 1}),
     ),
 )
+
+
+class RestingTower(TrainerCallback):
+    """Keeps the tower as it is until a step."""
+
+    def __init__(self, tower: Any, until: int) -> None:
+        self.tower, self.until = tower, until
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Freeze or free, by the number of steps done: a resumed run is where it was."""
+        self.tower.requires_grad_(state.global_step >= self.until)
 
 
 def pretrain(untrained: Path, folder: Path, *, recipe: Recipe = RECIPE, seed: int = 0, progress: bool = True) -> Path:
@@ -71,9 +89,13 @@ def pretrain(untrained: Path, folder: Path, *, recipe: Recipe = RECIPE, seed: in
     import torch
     from transformers import AutoModelForImageTextToText
 
+    from balanced_thinking.demo.presets.align import align
     from balanced_thinking.models.checkpoints import last_checkpoint
 
-    trainer = make_trainer(untrained, make_config(folder, recipe, seed), recipe, seed, progress=progress)
+    aligned = build_once(
+        folder.with_name("aligned"), partial(align, untrained, steps=recipe.align_steps, seed=seed, progress=progress)
+    )
+    trainer = make_trainer(aligned, make_config(folder, recipe, seed), recipe, seed, progress=progress)
     checkpoint, _ = last_checkpoint(folder)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     trained = AutoModelForImageTextToText.from_pretrained(untrained, dtype=torch.bfloat16)
@@ -85,7 +107,7 @@ def pretrain(untrained: Path, folder: Path, *, recipe: Recipe = RECIPE, seed: in
     return folder
 
 
-def make_trainer(untrained: Path, config: Any, recipe: Recipe, seed: int, *, progress: bool = False) -> Any:
+def make_trainer(aligned: Path, config: Any, recipe: Recipe, seed: int, *, progress: bool = False) -> Any:
     """The project's own trainer on the rows of the recipe."""
     from transformers import AutoModelForImageTextToText, AutoProcessor, PrinterCallback, get_scheduler
 
@@ -95,16 +117,23 @@ def make_trainer(untrained: Path, config: Any, recipe: Recipe, seed: int, *, pro
 
     folder = Path(config.output_dir)
     # Written-out attention is a quarter quicker than the fused kernel at this width on a CPU.
-    model = AutoModelForImageTextToText.from_pretrained(untrained, attn_implementation={"text_config": "eager"})
+    model = AutoModelForImageTextToText.from_pretrained(aligned, attn_implementation={"text_config": "eager"})
     optimizer = MuonWithAdamW(model, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-    warmup_and_cosine = get_scheduler("cosine", optimizer, recipe.warmup_steps, recipe.steps)
+    schedule = get_scheduler(
+        "warmup_stable_decay",
+        optimizer,
+        recipe.warmup_steps,
+        recipe.steps,
+        scheduler_specific_kwargs={"num_decay_steps": int(0.4 * recipe.steps), "decay_type": "linear"},
+    )
+    resting = RestingTower(model.model.visual, int(recipe.frozen * recipe.steps))
     trainer = ScaleSFTTrainer(
         model,
         config,
         train_dataset=make_dataset(recipe, seed),
-        processing_class=AutoProcessor.from_pretrained(untrained),
-        callbacks=[MetricsFile(folder), Clock(folder), *([Console("pre-training")] if progress else [])],
-        optimizers=(optimizer, warmup_and_cosine),
+        processing_class=AutoProcessor.from_pretrained(aligned),
+        callbacks=[resting, MetricsFile(folder), Clock(folder), *([Console("pre-training")] if progress else [])],
+        optimizers=(optimizer, schedule),
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
@@ -148,6 +177,7 @@ def make_config(folder: Path, recipe: Recipe, seed: int) -> Any:
         logging_steps=20,
         save_steps=100,
         save_total_limit=1,
+        dataloader_num_workers=1,
         report_to="none",
         disable_tqdm=True,
     )

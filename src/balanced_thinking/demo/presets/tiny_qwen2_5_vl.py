@@ -15,7 +15,7 @@ from balanced_thinking.data.prompts import render_question
 from balanced_thinking.demo.presets.tokenizer import CHAT_TEMPLATE, SPECIAL, train_tokenizer
 from balanced_thinking.evaluation.benchmarks.icons import make_example
 from balanced_thinking.evaluation.benchmarks.icons_pool import seen_icons
-from balanced_thinking.evaluation.benchmarks.icons_pretraining import caption_example, drill_example
+from balanced_thinking.evaluation.benchmarks.icons_pretraining import caption_example, fact_example
 from balanced_thinking.evaluation.benchmarks.icons_scene import POSITIONS
 from balanced_thinking.runinfo import build_once
 
@@ -42,9 +42,7 @@ TEXT = {
     "num_attention_heads": 6,
     "num_key_value_heads": 2,
     "max_position_embeddings": 1024,
-    # Row and column of a cell are told apart by rotation alone, and they run from 0 to 2: with the family's theta of a
-    # million the slow frequencies, which carry them, would turn by less than a hundredth from one column to the next.
-    "rope_parameters": {"rope_type": "default", "rope_theta": 8.0, "mrope_section": [2, 7, 7]},
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [4, 6, 6]},
     "tie_word_embeddings": True,
     "initializer_range": INIT,
 }
@@ -99,10 +97,26 @@ def build_untrained(folder: str | Path, seed: int = 0) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = Qwen2_5_VLForConditionalGeneration(build_config(processor.tokenizer))
+    _attend_to_alike(model)
     model.generation_config.eos_token_id = processor.tokenizer.convert_tokens_to_ids("<|im_end|>")
     model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
+
+
+def _attend_to_alike(model: "Qwen2_5_VLForConditionalGeneration") -> None:
+    """Give the query heads of each layer's first group the weights of their key head.
+
+    Such heads look at tokens that resemble their own from the first step on, which is what matching a name to a picture
+    starts from (mimetic initialisation, Trockman and Kolter 2023, https://arxiv.org/abs/2305.09828).
+    """
+    import torch
+
+    with torch.no_grad():
+        for layer in model.model.language_model.layers:
+            attention = layer.self_attn
+            queries = attention.q_proj.weight.unflatten(0, (-1, attention.head_dim))
+            queries[: attention.num_key_value_groups] = attention.k_proj.weight[: attention.head_dim]
 
 
 def build_processor() -> "Qwen2_5_VLProcessor":
@@ -148,7 +162,7 @@ def template_texts() -> Iterator[str]:
         yield from [f" {word}"] * 20
     makers: tuple[tuple[Callable[[int], Example], int], ...] = (
         (partial(make_example, "icons", "train"), 4000),
-        (drill_example, 500),
+        (fact_example, 500),
         (caption_example, 500),
     )
     for make, count in makers:

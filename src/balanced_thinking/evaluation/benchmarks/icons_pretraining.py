@@ -1,9 +1,10 @@
-"""What the base of a preset is pre-trained on: lists, drills, dense captions and direct questions about icon grids.
+"""What the base of a preset is pre-trained on: facts, dense captions and direct questions about icon grids.
 
-A drill is several small questions of one kind about one picture, answered in a row, so that each skill that a direct
-question needs (find a place, find an icon, count, compare) is asked as often as a picture allows. All show the seen
-icons of `icons`; one source asks name-free questions about several hundred background icons too. The held-out icons of
-`icons-unseen` never appear. Each example depends on its number and the seed alone.
+Facts are a dense caption in its barest form: "owl east, fox north", each key followed by what the picture says of it.
+One step of attention finds it, so a skill that a question needs (find a place, find an icon, count) is learned within
+hundreds of steps where questions alone leave it at chance for thousands. All show the seen icons of `icons`; one source
+asks name-free questions about several hundred background icons too. The held-out icons of `icons-unseen` never appear.
+Each example depends on its number and the seed alone.
 What it leaves out: the mixture and its order (``demo.presets.pretrain``).
 """
 
@@ -12,109 +13,87 @@ from collections.abc import Callable
 
 from balanced_thinking.data.example import Example
 from balanced_thinking.evaluation.benchmarks.icons import as_example, draw_form
-from balanced_thinking.evaluation.benchmarks.icons_pool import GROUPS, background_icons, seen_icons
+from balanced_thinking.evaluation.benchmarks.icons_pool import GROUPS, Icon, background_icons, seen_icons
 from balanced_thinking.evaluation.benchmarks.icons_scene import CELLS, POSITIONS, Cells
-from balanced_thinking.evaluation.benchmarks.icons_tasks import FORMS, Groups, Puzzle, steps_from
+from balanced_thinking.evaluation.benchmarks.icons_tasks import FORMS, Groups, Puzzle
 from balanced_thinking.evaluation.benchmarks.icons_traces import describe
 
-Drill = Callable[[Cells, random.Random], list[tuple[str, str]]]  # what is asked about, and the answer
+Facts = Callable[[Cells, random.Random], list[tuple[str, str]]]
 
 
-def _names(cells: Cells, rng: random.Random) -> list[tuple[str, str]]:
-    return [(POSITIONS[place], cells[place].name) for place in _shuffled(rng)]
-
-
-def _groups(cells: Cells, rng: random.Random) -> list[tuple[str, str]]:
-    return [(POSITIONS[place], cells[place].group) for place in _shuffled(rng)]
-
-
-def _where(cells: Cells, rng: random.Random) -> list[tuple[str, str]]:
+def where(cells: Cells, rng: random.Random) -> list[tuple[str, str]]:
+    """Icon and place, of icons that are shown once."""
     return [(cells[place].name, POSITIONS[place]) for place in _shuffled(rng) if cells.count(cells[place]) == 1]
 
 
-def _counts(cells: Cells, rng: random.Random) -> list[tuple[str, str]]:
-    names = [icon.name for icon in cells]
-    absent = [icon.name for icons in seen_icons().values() for icon in icons if icon.name not in names]
-    asked = [*dict.fromkeys(names), *rng.sample(absent, 3)]
-    return [(name, str(names.count(name))) for name in rng.sample(asked, len(asked))]
+def names(cells: Cells, rng: random.Random) -> list[tuple[str, str]]:
+    """Place and icon."""
+    return [(POSITIONS[place], cells[place].name) for place in _shuffled(rng)]
 
 
-def _counts_of_groups(cells: Cells, rng: random.Random) -> list[tuple[str, str]]:
-    groups = [icon.group for icon in cells]
-    return [(group, str(groups.count(group))) for group in rng.sample(list(GROUPS), len(GROUPS))]
+def counts(cells: Cells, rng: random.Random) -> list[tuple[str, str]]:
+    """Icon and how often it is shown, three absent ones among them."""
+    shown = [icon.name for icon in cells]
+    absent = [icon.name for icon in _seen() if icon.name not in shown]
+    asked = [*dict.fromkeys(shown), *rng.sample(absent, 3)]
+    return [(name, str(shown.count(name))) for name in rng.sample(asked, len(asked))]
 
 
-def _counts_of_places(cells: Cells, rng: random.Random) -> list[tuple[str, str]]:
+def same(cells: Cells, rng: random.Random) -> list[tuple[str, str]]:
+    """Place and how often its icon is shown."""
     return [(POSITIONS[place], str(cells.count(cells[place]))) for place in _shuffled(rng)]
 
 
-def _same(cells: Cells, rng: random.Random) -> list[tuple[str, str]]:
-    """Whether two places show the same icon; half of the time they do, where the grid allows."""
-    pairs = []
-    for place in _shuffled(rng)[:6]:
-        twins = [other for other in range(CELLS) if cells[other] == cells[place] and other != place]
-        other = (
-            rng.choice(twins) if twins and rng.random() < 0.5 else rng.choice([o for o in range(CELLS) if o != place])
-        )
-        pairs.append((f"{POSITIONS[place]} {POSITIONS[other]}", "yes" if cells[other] == cells[place] else "no"))
-    return pairs
+def groups(cells: Cells, rng: random.Random) -> list[tuple[str, str]]:
+    """Place and group."""
+    return [(POSITIONS[place], cells[place].group) for place in _shuffled(rng)]
 
 
-def _neighbours(cells: Cells, rng: random.Random) -> list[tuple[str, str]]:
-    pairs = []
-    for place in _shuffled(rng):
-        if cells.count(cells[place]) == 1:
-            side, step = rng.choice(steps_from(place))
-            pairs.append((f"{side} {cells[place].name}", cells[place + step].name))
-    return pairs
+def counts_of_groups(cells: Cells, rng: random.Random) -> list[tuple[str, str]]:
+    """Group and how often it is shown."""
+    shown = [icon.group for icon in cells]
+    return [(group, str(shown.count(group))) for group in rng.sample(list(GROUPS), len(GROUPS))]
 
 
-def _comparisons(cells: Cells, rng: random.Random) -> list[tuple[str, str]]:
-    names = [icon.name for icon in cells]
-    kinds, pairs = sorted(set(names)), []
-    for _ in range(5 if len(kinds) > 1 else 0):
-        first, second = rng.sample(kinds, 2)
-        more = names.count(first) - names.count(second)
+def kinds(cells: Cells, rng: random.Random) -> list[tuple[str, str]]:
+    """Icon and group, whatever is shown."""
+    return [(icon.name, icon.group) for icon in rng.sample(_seen(), CELLS)]
+
+
+def comparisons(cells: Cells, rng: random.Random) -> list[tuple[str, str]]:
+    """Two icons and which is shown more often."""
+    shown = [icon.name for icon in cells]
+    different, pairs = sorted(set(shown)), []
+    for _ in range(5 if len(different) > 1 else 0):
+        first, second = rng.sample(different, 2)
+        more = shown.count(first) - shown.count(second)
         pairs.append((f"{first} or {second}", first if more > 0 else second if more else "neither"))
     return pairs
 
 
-def _shuffled(rng: random.Random) -> list[int]:
-    return rng.sample(range(CELLS), CELLS)
-
-
-DRILLS: dict[str, Drill] = {
-    "What is in": _names,
-    "Which group is in": _groups,
-    "Where is": _where,
-    "How many": _counts,
-    "How many of group": _counts_of_groups,
-    "How many like": _counts_of_places,
-    "Same icon in": _same,
-    "Which is": _neighbours,
-    "Which is shown more": _comparisons,
+FACTS: dict[str, Facts] = {
+    "Where is each icon?": where,
+    "Which icon is in each cell?": names,
+    "How many cells show each icon?": counts,
+    "How many icons are the same as the one in each cell?": same,
+    "To which group does the icon in each cell belong?": groups,
+    "How many icons of each group?": counts_of_groups,
+    "To which group does each icon belong?": kinds,
+    "Which is shown more often?": comparisons,
 }
-# Drills that are as telling on nine icons at random; "Where is" needs icons that are shown once.
-_ON_ANY_GRID = ("What is in", "Which group is in", "How many of group", "Where is", "Which is")
+# As telling on nine icons at random; the first needs icons that are shown once.
+_ON_ANY_GRID = (where, names, groups, kinds, counts_of_groups)
 
 
-def list_example(number: int, *, seed: int = 0) -> Example:
-    """The nine names in order and nothing else: each token asks the picture, the quickest way to learn to see."""
-    rng = random.Random(f"list/{seed}/{number}")
-    cells = _grid(rng, share_random=1.0)
-    return _caption("List every cell.", ", ".join(icon.name for icon in cells), cells, rng)
-
-
-def drill_example(number: int, *, seed: int = 0, drill: str | None = None) -> Example:
-    """Questions of one kind in a row, and their answers in the same order."""
-    rng = random.Random(f"drill/{seed}/{drill}/{number}")
-    drill = drill or rng.choice(list(DRILLS))
+def fact_example(number: int, *, seed: int = 0, facts: Facts | None = None) -> Example:
+    """Facts of one kind about a grid in random order."""
+    rng = random.Random(f"facts/{seed}/{facts.__name__ if facts else None}/{number}")
+    question, kind = rng.choice([(key, value) for key, value in FACTS.items() if facts in (None, value)])
     pairs: list[tuple[str, str]] = []
     while not pairs:
-        cells = _grid(rng, share_random=0.6 if drill in _ON_ANY_GRID else 0.0)
-        pairs = DRILLS[drill](cells, rng)
-    asked, answers = zip(*pairs, strict=True)
-    return _caption(f"{drill}: {', '.join(asked)}?", ", ".join(answers), cells, rng)
+        cells = _grid(rng, share_random=0.6 if kind in _ON_ANY_GRID else 0.0)
+        pairs = kind(cells, rng)
+    return _caption(question, ", ".join(f"{key} {finding}" for key, finding in pairs), cells, rng)
 
 
 def caption_example(number: int, *, seed: int = 0) -> Example:
@@ -135,7 +114,7 @@ def direct_example(number: int, *, seed: int = 0, named: bool = True) -> Example
 def _grid(rng: random.Random, *, share_random: float) -> Cells:
     """Nine icons at random, or the grid of some question."""
     if rng.random() < share_random:
-        return tuple(rng.choices([icon for icons in seen_icons().values() for icon in icons], k=CELLS))
+        return tuple(rng.choices(_seen(), k=CELLS))
     return FORMS[draw_form(rng, named=True)].make(seen_icons(), rng).cells
 
 
@@ -147,4 +126,12 @@ def _caption(question: str, text: str, cells: Cells, rng: random.Random) -> Exam
 def _pool(*, named: bool) -> Groups:
     if named:
         return seen_icons()
-    return {"": background_icons() + tuple(icon for icons in seen_icons().values() for icon in icons)}
+    return {"": (*background_icons(), *_seen())}
+
+
+def _seen() -> list[Icon]:
+    return [icon for group in seen_icons().values() for icon in group]
+
+
+def _shuffled(rng: random.Random) -> list[int]:
+    return rng.sample(range(CELLS), CELLS)

@@ -43,16 +43,23 @@ def split(total: int, parts: int, rng: random.Random, *, least: int = 1) -> list
 
 
 def draw(cells: Sequence[Icon], rng: random.Random) -> bytes:
-    """The grid as the bytes of a PNG: 84 x 84 pixels, RGB."""
+    """The grid as the bytes of a PNG: 84 x 84 pixels, RGB.
+
+    The ground is redder to the right and greener downwards. Qwen2.5-VL knows positions only relative to each other; a
+    large model works out where a cell stands, a tiny one is told by the light, as photographs tell it.
+    """
     from PIL import Image
 
-    ground = tuple(rng.randrange(205, 256) for _ in range(3))
-    canvas = Image.new("RGB", (SIDE * CELL, SIDE * CELL), ground)
+    canvas = Image.new("RGB", (SIDE * CELL, SIDE * CELL))
+    blue = rng.randrange(190, 256)
     for place, icon in enumerate(cells):
+        row, column = divmod(place, SIDE)
+        ground = (185 + 30 * column + rng.randrange(10), 185 + 30 * row + rng.randrange(10), blue)
+        canvas.paste(ground, (column * CELL, row * CELL, (column + 1) * CELL, (row + 1) * CELL))
         side = rng.randrange(22, 27)
         picture = sprite(icon, side)
-        left = place % SIDE * CELL + rng.randrange(CELL - side + 1)
-        top = place // SIDE * CELL + rng.randrange(CELL - side + 1)
+        left = column * CELL + rng.randrange(CELL - side + 1)
+        top = row * CELL + rng.randrange(CELL - side + 1)
         canvas.paste(picture, (left, top), picture)
     return _png(canvas)
 

@@ -1,6 +1,6 @@
 """The question forms of `icons`: each lays out a grid, asks about it and knows the answer.
 
-Five tasks (count, compare, locate, odd-one-out, category), twelve forms. A form without names (``named`` false) can
+Five tasks (count, compare, locate, odd-one-out, category), two forms each. A form without names (``named`` false) can
 be asked about icons that have never been seen. Answers are spread evenly over their values, by building the grid around
 an answer that is drawn first, so that neither the commonest answer nor the question alone tells much.
 What it leaves out: the reasoning traces (``icons_traces``), files and splits (``icons``).
@@ -13,7 +13,7 @@ from typing import Any
 
 from balanced_thinking.data.example import AnswerKind
 from balanced_thinking.evaluation.benchmarks.icons_pool import Icon
-from balanced_thinking.evaluation.benchmarks.icons_scene import CELLS, POSITIONS, SIDE, Cells, arrange, split
+from balanced_thinking.evaluation.benchmarks.icons_scene import CELLS, POSITIONS, Cells, arrange, split
 
 LETTERS = "ABCD"
 Groups = dict[str, tuple[Icon, ...]]
@@ -89,16 +89,6 @@ def locate_icon(groups: Groups, rng: random.Random) -> Puzzle:
     return Puzzle(cells, f"Where is the {target.name}?", answer, "text", notes={"target": target})
 
 
-def locate_neighbour(groups: Groups, rng: random.Random) -> Puzzle:
-    """Which icon stands beside one that is shown once."""
-    target, *others = _icons(groups, rng.randrange(4, 6), rng)
-    cells = arrange([(target, 1), *_fill(others, CELLS - 1, rng)], rng)
-    place = cells.index(target)
-    name, step = rng.choice(steps_from(place))
-    question = f"Which icon is directly {name} the {target.name}?"
-    return Puzzle(cells, question, cells[place + step].name, "text", notes={"target": target, "side": name})
-
-
 def locate_same(groups: Groups, rng: random.Random) -> Puzzle:
     """Which of four cells shows the same icon as a given one."""
     target, *others = _icons(groups, rng.randrange(3, 5), rng)
@@ -109,12 +99,6 @@ def locate_same(groups: Groups, rng: random.Random) -> Puzzle:
     choices, answer = _four_places(twin, [p for p, icon in enumerate(cells) if icon != target], rng)
     question = f"Which of these cells shows the same icon as the {POSITIONS[place]} cell?"
     return Puzzle(cells, question, answer, "choice", choices, {"place": place})
-
-
-def odd_icon(groups: Groups, rng: random.Random) -> Puzzle:
-    """Which icon is shown only once, by name."""
-    cells, odd = _one_single(groups, rng)
-    return Puzzle(cells, "Which icon is shown only once?", odd.name, "text", notes={"single": odd})
 
 
 def odd_group(groups: Groups, rng: random.Random) -> Puzzle:
@@ -159,9 +143,7 @@ FORMS: dict[str, Form] = {
     "compare-icons": Form("compare", True, compare_icons),
     "compare-cells": Form("compare", False, compare_cells),
     "locate-icon": Form("locate", True, locate_icon),
-    "locate-neighbour": Form("locate", True, locate_neighbour),
     "locate-same": Form("locate", False, locate_same),
-    "odd-icon": Form("odd-one-out", True, odd_icon),
     "odd-group": Form("odd-one-out", True, odd_group),
     "odd-cell": Form("odd-one-out", False, odd_cell),
     "category-cell": Form("category", True, category_cell),
@@ -172,14 +154,6 @@ FORMS: dict[str, Form] = {
 def article(noun: str) -> str:
     """The noun with ``a`` or ``an`` before it."""
     return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
-
-
-def steps_from(place: int) -> list[tuple[str, int]]:
-    """The sides of a cell that have a neighbour, with the step to it."""
-    row, column = divmod(place, SIDE)
-    sides = [("left of", -1, column > 0), ("right of", 1, column < SIDE - 1)]
-    sides += [("above", -SIDE, row > 0), ("below", SIDE, row < SIDE - 1)]
-    return [(name, step) for name, step, inside in sides if inside]
 
 
 def _icons(groups: Groups, count: int, rng: random.Random) -> list[Icon]:
