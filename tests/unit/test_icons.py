@@ -42,19 +42,18 @@ def solve(form: str, puzzle: Puzzle) -> set[str]:
     if form == "count-icon":
         return {str(names.count(re.search(r"show an? (.+)\?", question)[1]))}
     if form == "count-same":
-        return {str(names.count(names[asked[0]]))}
+        return {str(names.count(names[4]))}
     if form == "compare-icons":
         first, second = re.search(r"often, an? (.+?) or an? (.+?), or", question).groups()
         return {more(names.count(first), names.count(second), (first, second, "neither"))}
-    if form == "compare-cells":
-        counts = [names.count(names[POSITIONS.index(choice)]) for choice in choices[:2]]
-        return letters(more(*counts, choices))
+    if form == "compare-same":
+        return {"more" if names.count(names[4]) > 4 else "less"}
     if form == "locate-icon":
         return {POSITIONS[names.index(re.search(r"the (.+)\?", question)[1])]}
     if form == "locate-same":
-        return letters(*(POSITIONS[p] for p, name in enumerate(names) if name == names[asked[0]] and p != asked[0]))
+        return {POSITIONS[p] for p, name in enumerate(names) if name == names[4] and p != 4}
     if form == "odd-cell":
-        return letters(*(POSITIONS[place] for place, name in enumerate(names) if names.count(name) == 1))
+        return {POSITIONS[place] for place, name in enumerate(names) if names.count(name) == 1}
     if form == "odd-group":
         return {name for name, group in zip(names, groups, strict=True) if groups.count(group) == 1}
     if form == "category-cell":
@@ -186,7 +185,6 @@ def known_facts(question: str, names: list[str]) -> set[tuple[str, str]]:
         "Where is each icon?": {(d, "southwest")},
         "Which icon is in each cell?": set(places),
         "How many cells show each icon?": {(a, "3"), (b, "2"), (c, "3"), (d, "1")} | {(name, "0") for name in others},
-        "How many icons are the same as the one in each cell?": {(place, str(names.count(n))) for place, n in places},
         "To which group does the icon in each cell belong?": set(zip(POSITIONS, groups, strict=True)),
         "How many icons of each group?": {("animal", "5"), ("bird", "4")}
         | {(group, "0") for group in list(seen_icons())[2:]},

@@ -26,7 +26,6 @@ SOURCES: dict[str, Callable[..., Example]] = {
     "where": partial(icons.fact_example, facts=icons.where),
     "names": partial(icons.fact_example, facts=icons.names),
     "counts": partial(icons.fact_example, facts=icons.counts),
-    "same": partial(icons.fact_example, facts=icons.same),
     "facts": icons.fact_example,
     "caption": icons.caption_example,
     "direct": icons.direct_example,
@@ -53,18 +52,18 @@ class Recipe:
 
 RECIPE = Recipe(
     align_steps=400,
-    steps=6000,
+    steps=4000,
     rows=32,
-    learning_rate=2e-3,
+    learning_rate=3e-3,
     warmup_steps=30,
     weight_decay=0.05,
-    frozen=0.25,
+    frozen=0.6,
     stages=(
-        (0.0, {"where": 1, "names": 1, "counts": 1, "same": 1}),
-        (0.05, {"where": 1, "names": 1, "same": 2, "facts": 3, "direct": 4}),
-        (0.2, {"facts": 4, "direct": 6}),
-        (0.4, {"facts": 2, "direct": 7, "direct-any": 1}),
-        (0.85, {"facts": 1, "caption": 2, "direct": 6, "direct-any": 1}),
+        (0.0, {"where": 1, "names": 1, "counts": 1}),
+        (0.06, {"facts": 5, "direct": 5}),
+        (0.25, {"facts": 3, "direct": 6, "direct-any": 1}),
+        (0.5, {"facts": 1, "direct": 7, "direct-any": 2}),
+        (0.85, {"facts": 1, "caption": 2, "direct": 5, "direct-any": 2}),
     ),
 )
 

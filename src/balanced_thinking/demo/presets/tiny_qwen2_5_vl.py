@@ -156,7 +156,7 @@ def build_config(tokenizer: "PreTrainedTokenizerBase") -> "Qwen2_5_VLConfig":
 def template_texts() -> Iterator[str]:
     """What the tokenizer learns from: questions, traces, captions, and every answer word with and without a space."""
     words = [icon.name for icons in seen_icons().values() for icon in icons]
-    words += [*seen_icons(), "neither", *POSITIONS, "user\n", "assistant\n", "system\n"]
+    words += [*seen_icons(), "neither", "more", "less", *POSITIONS, "user\n", "assistant\n", "system\n"]
     for word in words:
         yield from [word] * 40
         yield from [f" {word}"] * 20

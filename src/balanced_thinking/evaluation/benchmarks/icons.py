@@ -102,8 +102,9 @@ def as_example(puzzle: Puzzle, name: str, source: str, rng: random.Random, *, th
 def shortcut_baselines(train: Sequence[Example], test: Sequence[Example]) -> dict[str, float]:
     """Accuracy that needs no picture: a benchmark that these come near measures nothing.
 
-    ``majority``: the commonest training answer of the example's source. ``question_only``: the commonest training
-    answer to the same question with the same choices, else to the same question, else ``majority``.
+    ``majority``: the commonest training answer of the task (the source without the benchmark's name).
+    ``question_only``: the commonest training answer to the same question with the same choices, else to the same
+    question, else ``majority``.
     """
 
     def table(key):
@@ -112,7 +113,7 @@ def shortcut_baselines(train: Sequence[Example], test: Sequence[Example]) -> dic
             counts.setdefault(key(example), Counter())[example.answer] += 1
         return {name: answers.most_common(1)[0][0] for name, answers in counts.items()}
 
-    keys = (lambda e: render_question(e.question, e.choices), lambda e: e.question, lambda e: e.source)
+    keys = (lambda e: render_question(e.question, e.choices), lambda e: e.question, _task)
     tables = [table(key) for key in keys]
 
     def question_only(example: Example) -> str | None:
@@ -120,7 +121,11 @@ def shortcut_baselines(train: Sequence[Example], test: Sequence[Example]) -> dic
         return next((answer for answer in hits if answer is not None), None)
 
     right = {
-        "majority": sum(tables[2].get(example.source) == example.answer for example in test),
+        "majority": sum(tables[2].get(_task(example)) == example.answer for example in test),
         "question_only": sum(question_only(example) == example.answer for example in test),
     }
     return {name: count / len(test) for name, count in right.items()}
+
+
+def _task(example: Example) -> str:
+    return example.source.rpartition("/")[2]

@@ -39,11 +39,6 @@ def counts(cells: Cells, rng: random.Random) -> list[tuple[str, str]]:
     return [(name, str(shown.count(name))) for name in rng.sample(asked, len(asked))]
 
 
-def same(cells: Cells, rng: random.Random) -> list[tuple[str, str]]:
-    """Place and how often its icon is shown."""
-    return [(POSITIONS[place], str(cells.count(cells[place]))) for place in _shuffled(rng)]
-
-
 def groups(cells: Cells, rng: random.Random) -> list[tuple[str, str]]:
     """Place and group."""
     return [(POSITIONS[place], cells[place].group) for place in _shuffled(rng)]
@@ -75,7 +70,6 @@ FACTS: dict[str, Facts] = {
     "Where is each icon?": where,
     "Which icon is in each cell?": names,
     "How many cells show each icon?": counts,
-    "How many icons are the same as the one in each cell?": same,
     "To which group does the icon in each cell belong?": groups,
     "How many icons of each group?": counts_of_groups,
     "To which group does each icon belong?": kinds,

@@ -16,6 +16,7 @@ from balanced_thinking.evaluation.benchmarks.icons_pool import Icon
 from balanced_thinking.evaluation.benchmarks.icons_scene import CELLS, POSITIONS, Cells, arrange, split
 
 LETTERS = "ABCD"
+CENTRE = POSITIONS.index("centre")
 Groups = dict[str, tuple[Icon, ...]]
 
 
@@ -50,55 +51,50 @@ def count_icon(groups: Groups, rng: random.Random) -> Puzzle:
 
 
 def count_same(groups: Groups, rng: random.Random) -> Puzzle:
-    """How many icons are the same as the one in a given cell, that one included, 1 to 5."""
+    """How many icons are the same as the one in the centre, that one included, 1 to 5."""
     count = rng.randrange(1, 6)
     target, *others = _icons(groups, rng.randrange(3, 5), rng)
-    cells = arrange([(target, count), *_fill(others, CELLS - count, rng)], rng)
-    place = _place(cells, target, rng)
-    question = f"How many icons are the same as the one in the {POSITIONS[place]} cell, counting that one too?"
-    return Puzzle(cells, question, str(count), "number", notes={"place": place})
+    cells = _around(target, count - 1, _fill(others, CELLS - count, rng), rng)
+    question = "How many icons are the same as the one in the centre cell, counting that one too?"
+    return Puzzle(cells, question, str(count), "number", notes={"target": target})
 
 
 def compare_icons(groups: Groups, rng: random.Random) -> Puzzle:
     """Which of two named icons is shown more often; a third of the time neither."""
     first, second, *others = _icons(groups, rng.randrange(3, 5), rng)
     counts = _pair(rng)
-    cells = arrange([(first, counts[0]), (second, counts[1]), *_fill(others, CELLS - sum(counts), rng)], rng)
+    rest = [(icon, 1) for icon in rng.choices(others, k=CELLS - sum(counts))]
+    cells = arrange([(first, counts[0]), (second, counts[1]), *rest], rng)
     question = f"Which is shown more often, {article(first.name)} or {article(second.name)}, or neither?"
     answer = _verdict(counts, (first.name, second.name, "neither"))
     return Puzzle(cells, question, answer, "text", notes={"pair": (first, second)})
 
 
-def compare_cells(groups: Groups, rng: random.Random) -> Puzzle:
-    """Which of the icons of two given cells is shown more often, as a choice of three."""
-    first, second, *others = _icons(groups, rng.randrange(3, 5), rng)
-    counts = _pair(rng)
-    cells = arrange([(first, counts[0]), (second, counts[1]), *_fill(others, CELLS - sum(counts), rng)], rng)
-    places = (_place(cells, first, rng), _place(cells, second, rng))
-    choices = (POSITIONS[places[0]], POSITIONS[places[1]], "neither")
-    answer = LETTERS[choices.index(_verdict(counts, choices))]
-    return Puzzle(cells, "Which of these cells holds the icon that is shown more often?", answer, "choice", choices,
-                  {"places": places})  # fmt: skip
+def compare_same(groups: Groups, rng: random.Random) -> Puzzle:
+    """Whether the icon of the centre is shown more often or less often than all others together."""
+    count = rng.choice((1, 2, 3, 6, 7, 8))
+    target, *others = _icons(groups, rng.randrange(3, 5), rng)
+    cells = _around(target, count - 1, [(icon, 1) for icon in rng.choices(others, k=CELLS - count)], rng)
+    question = "Is the icon in the centre cell shown more or less often than all the others together?"
+    return Puzzle(cells, question, "more" if count > CELLS // 2 else "less", "text", notes={"target": target})
 
 
 def locate_icon(groups: Groups, rng: random.Random) -> Puzzle:
     """Where an icon stands that is shown once."""
     target, *others = _icons(groups, rng.randrange(4, 6), rng)
     cells = arrange([(target, 1), *_fill(others, CELLS - 1, rng)], rng)
-    answer = POSITIONS[cells.index(target)]
-    return Puzzle(cells, f"Where is the {target.name}?", answer, "text", notes={"target": target})
+    found = cells.index(target)
+    notes = {"target": target, "found": found}
+    return Puzzle(cells, f"Where is the {target.name}?", POSITIONS[found], "text", notes=notes)
 
 
 def locate_same(groups: Groups, rng: random.Random) -> Puzzle:
-    """Which of four cells shows the same icon as a given one."""
-    target, *others = _icons(groups, rng.randrange(3, 5), rng)
-    count = rng.randrange(2, 5)
-    cells = arrange([(target, count), *_fill(others, CELLS - count, rng)], rng)
-    place = _place(cells, target, rng)
-    twin = rng.choice([p for p, icon in enumerate(cells) if icon == target and p != place])
-    choices, answer = _four_places(twin, [p for p, icon in enumerate(cells) if icon != target], rng)
-    question = f"Which of these cells shows the same icon as the {POSITIONS[place]} cell?"
-    return Puzzle(cells, question, answer, "choice", choices, {"place": place})
+    """Where the icon of the centre is shown a second time."""
+    target, *others = _icons(groups, rng.randrange(4, 6), rng)
+    cells = _around(target, 1, _fill(others, CELLS - 2, rng), rng)
+    twin = next(place for place, icon in enumerate(cells) if icon == target and place != CENTRE)
+    question = "Where is the icon of the centre cell shown again?"
+    return Puzzle(cells, question, POSITIONS[twin], "text", notes={"target": target, "found": twin})
 
 
 def odd_group(groups: Groups, rng: random.Random) -> Puzzle:
@@ -110,11 +106,12 @@ def odd_group(groups: Groups, rng: random.Random) -> Puzzle:
 
 
 def odd_cell(groups: Groups, rng: random.Random) -> Puzzle:
-    """Which of four cells holds the icon that is shown only once."""
-    cells, odd = _one_single(groups, rng)
-    choices, answer = _four_places(cells.index(odd), range(CELLS), rng)
-    question = "Which of these cells holds an icon that is shown only once?"
-    return Puzzle(cells, question, answer, "choice", choices, {"single": odd})
+    """Which cell shows another icon than the eight others."""
+    odd, other = _icons(groups, 2, rng)
+    cells = arrange([(odd, 1), (other, CELLS - 1)], rng)
+    question = "Which cell shows another icon than all the others?"
+    notes = {"target": odd, "other": other}
+    return Puzzle(cells, question, POSITIONS[cells.index(odd)], "text", notes=notes)
 
 
 def category_cell(groups: Groups, rng: random.Random) -> Puzzle:
@@ -128,7 +125,7 @@ def category_cell(groups: Groups, rng: random.Random) -> Puzzle:
 def category_most(groups: Groups, rng: random.Random) -> Puzzle:
     """Which of four groups is shown most often."""
     names = _groups(groups, 4, rng)
-    counts = rng.choice([(4, 3, 1, 1), (4, 2, 2, 1), (5, 2, 1, 1), (3, 2, 2, 2), (5, 3, 1, 0), (4, 3, 2, 0)])
+    counts = rng.choice([(5, 2, 1, 1), (5, 2, 2, 0), (6, 1, 1, 1), (6, 2, 1, 0), (7, 1, 1, 0)])
     icons = [rng.choice(groups[name]) for name, count in zip(names, counts, strict=True) for _ in range(count)]
     choices = rng.sample(names, 4)
     answer = LETTERS[choices.index(names[0])]
@@ -141,7 +138,7 @@ FORMS: dict[str, Form] = {
     "count-icon": Form("count", True, count_icon),
     "count-same": Form("count", False, count_same),
     "compare-icons": Form("compare", True, compare_icons),
-    "compare-cells": Form("compare", False, compare_cells),
+    "compare-same": Form("compare", False, compare_same),
     "locate-icon": Form("locate", True, locate_icon),
     "locate-same": Form("locate", False, locate_same),
     "odd-group": Form("odd-one-out", True, odd_group),
@@ -172,28 +169,19 @@ def _fill(icons: Sequence[Icon], total: int, rng: random.Random) -> list[tuple[I
     return list(zip(icons, split(total, len(icons), rng, least=1), strict=True))
 
 
+def _around(target: Icon, more: int, others: Sequence[tuple[Icon, int]], rng: random.Random) -> Cells:
+    """A grid with ``target`` in the centre and ``more`` times elsewhere."""
+    rest = [target] * more + [icon for icon, count in others for _ in range(count)]
+    rng.shuffle(rest)
+    return (*rest[:CENTRE], target, *rest[CENTRE:])
+
+
 def _pair(rng: random.Random) -> tuple[int, int]:
-    """Two counts, 1 to 4: first larger, second larger and equal with a third each."""
-    small, large = sorted(rng.sample(range(1, 5), 2))
-    equal = rng.randrange(1, 4)
+    """Two counts: first larger by two or more, second larger by as much, equal, with a third each."""
+    large, small = rng.choice(((3, 1), (4, 1), (4, 2), (5, 2), (5, 3), (6, 2)))
+    equal = rng.randrange(1, 5)
     return rng.choice([(large, small), (small, large), (equal, equal)])
 
 
 def _verdict(counts: tuple[int, int], names: tuple[str, ...]) -> str:
     return names[2] if counts[0] == counts[1] else names[counts[1] > counts[0]]
-
-
-def _place(cells: Cells, icon: Icon, rng: random.Random) -> int:
-    return rng.choice([place for place, other in enumerate(cells) if other == icon])
-
-
-def _four_places(right: int, others: Sequence[int], rng: random.Random) -> tuple[tuple[str, ...], str]:
-    places = [right, *rng.sample([place for place in others if place != right], 3)]
-    rng.shuffle(places)
-    return tuple(POSITIONS[place] for place in places), LETTERS[places.index(right)]
-
-
-def _one_single(groups: Groups, rng: random.Random) -> tuple[Cells, Icon]:
-    odd, *others = _icons(groups, rng.randrange(3, 5), rng)
-    counts = split(CELLS - 1, len(others), rng, least=2)
-    return arrange([(odd, 1), *zip(others, counts, strict=True)], rng), odd

@@ -108,12 +108,10 @@ def _recheck(puzzle: Puzzle, rng: random.Random) -> str:
     return f"{expand(rng.choice(CHECKS), rng)} {POSITIONS[place]} {puzzle.cells[place].name}, {expand(NODS, rng)}."
 
 
-# What is asked about, where the question gives only its place.
-def _asked_cells(puzzle: Puzzle, rng: random.Random) -> str:
-    places = puzzle.notes.get("places") or (puzzle.notes["place"],)
-    named = [f"{POSITIONS[place]} {expand('{is|has|holds}', rng)} {_noun(puzzle.cells[place].name, rng)}"
-             for place in places]  # fmt: skip
-    return f"{expand('{Asked about|In question|To compare with}', rng)}: {' and '.join(named)}."
+# What is asked about, where the question only points to it.
+def _asked_centre(puzzle: Puzzle, rng: random.Random) -> str:
+    asked = expand("{Asked about|In question|To compare with}: centre {is|has|holds}", rng)
+    return f"{asked} {_noun(puzzle.notes['target'].name, rng)}."
 
 
 # What each cell means for the question.
@@ -125,13 +123,8 @@ def _mark_target(puzzle: Puzzle, rng: random.Random) -> Verdict:
     return _mark(lambda place: "yes" if puzzle.cells[place] == puzzle.notes["target"] else "no", rng)
 
 
-def _mark_same(puzzle: Puzzle, rng: random.Random) -> Verdict:
-    asked = puzzle.notes["place"]
-    return _mark(lambda place: "yes" if puzzle.cells[place] == puzzle.cells[asked] else "no", rng)
-
-
 def _mark_pair(puzzle: Puzzle, rng: random.Random) -> Verdict:
-    meaning = dict(zip(_pair(puzzle), ("first", "second"), strict=True))
+    meaning = dict(zip(puzzle.notes["pair"], ("first", "second"), strict=True))
     return _mark(lambda place: meaning.get(puzzle.cells[place], "neither"), rng)
 
 
@@ -145,23 +138,22 @@ def _mark_group(puzzle: Puzzle, rng: random.Random) -> Verdict:
 
 # What follows from all of it.
 def _gather_pair(puzzle: Puzzle, rng: random.Random) -> str:
-    return ", ".join(f"the {icon.name} {NUMBERS[puzzle.cells.count(icon)]}" for icon in _pair(puzzle))
+    return ", ".join(f"the {icon.name} {NUMBERS[puzzle.cells.count(icon)]}" for icon in puzzle.notes["pair"])
+
+
+def _gather_same(puzzle: Puzzle, rng: random.Random) -> str:
+    count = puzzle.cells.count(puzzle.notes["target"])
+    return f"the {puzzle.notes['target'].name} {NUMBERS[count]}, the others {NUMBERS[len(puzzle.cells) - count]}"
 
 
 def _gather_row(puzzle: Puzzle, rng: random.Random) -> str:
-    target = puzzle.notes["target"]
     found = expand("{it stands|it sits|I find it|it appears}", rng)
-    return f"the {target.name}, {found} in the {ROWS[puzzle.cells.index(target) // SIDE]} row"
+    return f"the {puzzle.notes['target'].name}, {found} in the {ROWS[puzzle.notes['found'] // SIDE]} row"
 
 
-def _gather_choices(puzzle: Puzzle, rng: random.Random) -> str:
-    named = ", ".join(f"{choice} {puzzle.cells[POSITIONS.index(choice)].name}" for choice in puzzle.choices or ())
-    return f"the {expand('{choices|options|candidates}', rng)}, {named}"
-
-
-def _gather_counted_choices(puzzle: Puzzle, rng: random.Random) -> str:
-    icons = {choice: puzzle.cells[POSITIONS.index(choice)] for choice in puzzle.choices or ()}
-    return ", ".join(f"{choice} {icon.name} {NUMBERS[puzzle.cells.count(icon)]}" for choice, icon in icons.items())
+def _gather_odd_cell(puzzle: Puzzle, rng: random.Random) -> str:
+    most = expand("{nearly all|almost all|all but one|eight}", rng)
+    return f"{most} show the {puzzle.notes['other'].name}"
 
 
 def _gather_odd_group(puzzle: Puzzle, rng: random.Random) -> str:
@@ -181,21 +173,17 @@ def _gather_groups(puzzle: Puzzle, rng: random.Random) -> str:
     return ", ".join(f"{name} {NUMBERS[counts[name]]}" for name in puzzle.notes["groups"])
 
 
-def _pair(puzzle: Puzzle) -> tuple[Icon, ...]:
-    return puzzle.notes.get("pair") or tuple(puzzle.cells[place] for place in puzzle.notes["places"])
-
-
 Writer = Callable[[Puzzle, random.Random], str]
 Marker = Callable[[Puzzle, random.Random], Verdict]
 PLANS: dict[str, tuple[Writer | None, Marker | None, Writer | None]] = {
     "count-icon": (None, _mark_target, None),
-    "count-same": (_asked_cells, _mark_same, None),
+    "count-same": (_asked_centre, _mark_target, None),
     "compare-icons": (None, _mark_pair, _gather_pair),
-    "compare-cells": (_asked_cells, _mark_pair, _gather_pair),
+    "compare-same": (_asked_centre, _mark_target, _gather_same),
     "locate-icon": (None, _mark_target, _gather_row),
-    "locate-same": (_asked_cells, _mark_same, _gather_choices),
+    "locate-same": (_asked_centre, _mark_target, _gather_row),
     "odd-group": (None, _mark_group, _gather_odd_group),
-    "odd-cell": (None, None, _gather_counted_choices),
+    "odd-cell": (None, _mark_target, _gather_odd_cell),
     "category-cell": (None, _mark_place, _gather_cell),
     "category-most": (None, _mark_group, _gather_groups),
 }
