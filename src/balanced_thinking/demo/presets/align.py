@@ -1,8 +1,9 @@
 """The tower of a tiny preset learns to speak in words before the text model learns to read them.
 
-The visual token of a cell is trained to be the sum of two word embeddings, the icon's name and its place: what CLIP
-gives a large model, in a minute. From there a text model finds icons by name within some hundred steps; from random
-towers it did not in thousands. What it leaves out: the text model and all training after (``pretrain``).
+The visual token of a cell is trained to be the sum of two word embeddings, the icon's name and its place (of an icon in
+a picture of its own, the name alone): what CLIP gives a large model, in a minute. From there a text model finds icons
+by name within some hundred steps; from random towers it did not in thousands.
+What it leaves out: the text model and all training after (``pretrain``).
 """
 
 import random
@@ -15,7 +16,7 @@ from PIL import Image
 from torch.nn import functional
 
 from balanced_thinking.evaluation.benchmarks.icons_pool import seen_icons
-from balanced_thinking.evaluation.benchmarks.icons_scene import CELLS, POSITIONS, Cells, draw
+from balanced_thinking.evaluation.benchmarks.icons_scene import CELLS, POSITIONS, draw, draw_icon
 
 ROWS, LEARNING_RATE, WARMUP = 32, 2e-3, 20
 SHARPNESS = 10.0  # logit of a perfect match
@@ -34,13 +35,15 @@ def align(source: Path, folder: Path, *, steps: int, seed: int = 0, progress: bo
     )
     icons = [icon for group in seen_icons().values() for icon in group]
     names, places = (_embeddings(model, processor, words) for words in ([i.name for i in icons], POSITIONS))
+    places = torch.cat([places, torch.zeros(1, places.shape[1])])  # no place
     with trange(steps, desc="aligning", disable=not progress) as bar:
         for _ in bar:
-            grids = [tuple(rng.choices(icons, k=CELLS)) for _ in range(ROWS)]
-            name_ids = torch.tensor([icons.index(icon) for grid in grids for icon in grid])
-            place_ids = torch.arange(CELLS).repeat(ROWS)
-            tokens = _see(tower, processor, grids, rng)
-            loss = alignment_loss(tokens, names, name_ids, places, place_ids)
+            grids = [rng.choices(icons, k=CELLS) for _ in range(ROWS)]
+            alone = rng.choices(icons, k=2 * ROWS)
+            pictures = [*(draw(grid, rng) for grid in grids), *(draw_icon(icon, rng) for icon in alone)]
+            name_ids = torch.tensor([icons.index(icon) for cells in (*grids, alone) for icon in cells])
+            place_ids = torch.cat([torch.arange(CELLS).repeat(ROWS), torch.full((len(alone),), CELLS)])
+            loss = alignment_loss(_see(tower, processor, pictures), names, name_ids, places, place_ids)
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(tower.parameters(), 1.0)
@@ -62,7 +65,7 @@ def alignment_loss(
         tokens: [n, width], what the tower gives for n cells.
         names: [words, width], the embeddings of the names.
         name_ids: [n], which of them a cell holds.
-        places: [9, width], the embeddings of the words for places.
+        places: [10, width], the embeddings of the words for places, and zeros for none.
         place_ids: [n], where a cell stands.
     """
     size = names.square().sum(1).mean()
@@ -72,10 +75,10 @@ def alignment_loss(
     return by_name + 0.3 * by_place + distance
 
 
-def _see(tower: Any, processor: Any, grids: list[Cells], rng: random.Random) -> torch.Tensor:
-    """The visual tokens of pictures of grids, [grids * cells, width]."""
-    pictures = [Image.open(BytesIO(draw(grid, rng))) for grid in grids]
-    inputs = processor.image_processor(images=pictures, return_tensors="pt")
+def _see(tower: Any, processor: Any, pictures: list[bytes]) -> torch.Tensor:
+    """The visual tokens of pictures one after the other, [tokens, width]."""
+    opened = [Image.open(BytesIO(picture)) for picture in pictures]
+    inputs = processor.image_processor(images=opened, return_tensors="pt")
     with torch.autocast("cpu", torch.bfloat16):
         return tower(inputs["pixel_values"], inputs["image_grid_thw"]).pooler_output.float()
 

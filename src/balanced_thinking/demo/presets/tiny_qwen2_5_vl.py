@@ -1,6 +1,7 @@
 """`tiny-qwen2_5_vl`: transformers' own Qwen2.5-VL in 2.8 M parameters, with its real processor and an own tokenizer.
 
-A picture of `icons` (84 x 84) becomes nine visual tokens, one a cell. What it leaves out: training (``pretrain``).
+A grid of `icons` (84 x 84) becomes nine visual tokens, one a cell; a single icon (28 x 28) one.
+What it leaves out: training (``pretrain``).
 """
 
 import json
@@ -156,7 +157,7 @@ def build_config(tokenizer: "PreTrainedTokenizerBase") -> "Qwen2_5_VLConfig":
 def template_texts() -> Iterator[str]:
     """What the tokenizer learns from: questions, traces, captions, and every answer word with and without a space."""
     words = [icon.name for icons in seen_icons().values() for icon in icons]
-    words += [*seen_icons(), "neither", "more", "less", *POSITIONS, "user\n", "assistant\n", "system\n"]
+    words += [*seen_icons(), "second", "third", *POSITIONS, "user\n", "assistant\n", "system\n"]
     for word in words:
         yield from [word] * 40
         yield from [f" {word}"] * 20

@@ -65,13 +65,14 @@ def fingerprint() -> str:
 
 
 def write_split(examples: Iterable[Example], folder: Path, *, name: str) -> None:
-    """Write examples with PNG bytes as ``<name>.jsonl`` and ``images/<id>.png``."""
+    """Write examples with PNG bytes as ``<name>.jsonl`` and ``images/<id>-<n>.png``."""
     (folder / "images").mkdir()
     with (folder / f"{name}.jsonl").open("w", encoding="utf-8") as file:
         for example in examples:
-            picture = f"images/{example.id}.png"
-            (folder / picture).write_bytes(example.images[0])
-            file.write(json.dumps({**to_trl_row(example), "images": [picture]}, ensure_ascii=False) + "\n")
+            names = [f"images/{example.id}-{number}.png" for number in range(1, len(example.images) + 1)]
+            for picture, data in zip(names, example.images, strict=True):
+                (folder / picture).write_bytes(data)
+            file.write(json.dumps({**to_trl_row(example), "images": names}, ensure_ascii=False) + "\n")
 
 
 def make_example(name: str, split: str, number: int, *, end_with_answer: bool = False) -> Example:
@@ -94,9 +95,9 @@ def draw_form(rng: random.Random, *, named: bool) -> str:
 
 
 def as_example(puzzle: Puzzle, name: str, source: str, rng: random.Random, *, think: str | None = None) -> Example:
-    """A puzzle with its picture drawn (last, so that the text does not depend on how a picture is drawn)."""
-    picture = icons_scene.draw(puzzle.cells, rng)
-    return Example(name, source, (picture,), puzzle.question, puzzle.choices, think, puzzle.answer, puzzle.kind)
+    """A puzzle with its pictures drawn (last, so that the text does not depend on how a picture is drawn)."""
+    pictures = (icons_scene.draw(puzzle.cells, rng), *(icons_scene.draw_icon(icon, rng) for icon in puzzle.shown))
+    return Example(name, source, pictures, puzzle.question, puzzle.choices, think, puzzle.answer, puzzle.kind)
 
 
 def shortcut_baselines(train: Sequence[Example], test: Sequence[Example]) -> dict[str, float]:

@@ -9,6 +9,7 @@ What it leaves out: the mixture and its order (``demo.presets.pretrain``).
 """
 
 import random
+from collections import Counter
 from collections.abc import Callable
 
 from balanced_thinking.data.example import Example
@@ -57,13 +58,10 @@ def kinds(cells: Cells, rng: random.Random) -> list[tuple[str, str]]:
 
 def comparisons(cells: Cells, rng: random.Random) -> list[tuple[str, str]]:
     """Two icons and which is shown more often."""
-    shown = [icon.name for icon in cells]
-    different, pairs = sorted(set(shown)), []
-    for _ in range(5 if len(different) > 1 else 0):
-        first, second = rng.sample(different, 2)
-        more = shown.count(first) - shown.count(second)
-        pairs.append((f"{first} or {second}", first if more > 0 else second if more else "neither"))
-    return pairs
+    counts = Counter(icon.name for icon in cells)
+    pairs = [(a, b) for a in counts for b in counts if counts[a] != counts[b]]
+    chosen = rng.sample(pairs, min(5, len(pairs)))
+    return [(f"{first} or {second}", max(first, second, key=counts.__getitem__)) for first, second in chosen]
 
 
 FACTS: dict[str, Facts] = {

@@ -55,20 +55,26 @@ def draw(cells: Sequence[Icon], rng: random.Random) -> bytes:
     for place, icon in enumerate(cells):
         row, column = divmod(place, SIDE)
         ground = (185 + 30 * column + rng.randrange(10), 185 + 30 * row + rng.randrange(10), blue)
-        canvas.paste(ground, (column * CELL, row * CELL, (column + 1) * CELL, (row + 1) * CELL))
-        side = rng.randrange(22, 27)
-        picture = sprite(icon, side)
-        left = column * CELL + rng.randrange(CELL - side + 1)
-        top = row * CELL + rng.randrange(CELL - side + 1)
-        canvas.paste(picture, (left, top), picture)
+        _put(canvas, icon, (column * CELL, row * CELL), ground, rng)
     return _png(canvas)
 
 
-def blank() -> bytes:
-    """A picture of the same size that shows nothing (mid grey), for the blank-image baseline."""
+def draw_icon(icon: Icon, rng: random.Random) -> bytes:
+    """One icon on grey ground as the bytes of a PNG: 28 x 28 pixels, RGB."""
     from PIL import Image
 
-    return _png(Image.new("RGB", (SIDE * CELL, SIDE * CELL), (128, 128, 128)))
+    canvas = Image.new("RGB", (CELL, CELL))
+    _put(canvas, icon, (0, 0), (rng.randrange(120, 150),) * 3, rng)
+    return _png(canvas)
+
+
+def _put(canvas, icon: Icon, corner: tuple[int, int], ground: tuple[int, int, int], rng: random.Random) -> None:
+    """An icon of some size somewhere in a cell of some colour."""
+    left, top = corner
+    canvas.paste(ground, (left, top, left + CELL, top + CELL))
+    side = rng.randrange(22, 27)
+    picture = sprite(icon, side)
+    canvas.paste(picture, (left + rng.randrange(CELL - side + 1), top + rng.randrange(CELL - side + 1)), picture)
 
 
 def _png(picture) -> bytes:

@@ -16,19 +16,23 @@ from balanced_thinking.evaluation.benchmarks.icons_pool import Icon
 from balanced_thinking.evaluation.benchmarks.icons_scene import CELLS, POSITIONS, Cells, arrange, split
 
 LETTERS = "ABCD"
-CENTRE = POSITIONS.index("centre")
 Groups = dict[str, tuple[Icon, ...]]
 
 
 @dataclass(frozen=True, slots=True)
 class Puzzle:
-    """A grid with a question; ``notes`` is what the trace of its form needs to know."""
+    """A grid with a question.
+
+    ``shown`` are icons in pictures of their own after the grid, to which a question without names points; ``notes`` is
+    what the trace of its form needs to know.
+    """
 
     cells: Cells
     question: str
     answer: str
     kind: AnswerKind
     choices: tuple[str, ...] | None = None
+    shown: tuple[Icon, ...] = ()
     notes: dict[str, Any] = field(default_factory=dict)
 
 
@@ -43,58 +47,45 @@ class Form:
 
 def count_icon(groups: Groups, rng: random.Random) -> Puzzle:
     """How often one icon is shown, 0 to 5."""
-    count = rng.randrange(6)
-    target, *others = _icons(groups, rng.randrange(3, 6), rng)
-    cells = arrange([(target, count), *_fill(others, CELLS - count, rng)], rng)
+    cells, target, count = _counted(groups, rng)
     question = f"How many cells show {article(target.name)}?"
     return Puzzle(cells, question, str(count), "number", notes={"target": target})
 
 
-def count_same(groups: Groups, rng: random.Random) -> Puzzle:
-    """How many icons are the same as the one in the centre, that one included, 1 to 5."""
-    count = rng.randrange(1, 6)
-    target, *others = _icons(groups, rng.randrange(3, 5), rng)
-    cells = _around(target, count - 1, _fill(others, CELLS - count, rng), rng)
-    question = "How many icons are the same as the one in the centre cell, counting that one too?"
-    return Puzzle(cells, question, str(count), "number", notes={"target": target})
+def count_shown(groups: Groups, rng: random.Random) -> Puzzle:
+    """The same of an icon that is not named but shown in a second picture."""
+    cells, target, count = _counted(groups, rng)
+    question = "How many cells show the icon of the second picture?"
+    return Puzzle(cells, question, str(count), "number", shown=(target,), notes={"target": target})
 
 
 def compare_icons(groups: Groups, rng: random.Random) -> Puzzle:
-    """Which of two named icons is shown more often; a third of the time neither."""
-    first, second, *others = _icons(groups, rng.randrange(3, 5), rng)
-    counts = _pair(rng)
-    rest = [(icon, 1) for icon in rng.choices(others, k=CELLS - sum(counts))]
-    cells = arrange([(first, counts[0]), (second, counts[1]), *rest], rng)
-    question = f"Which is shown more often, {article(first.name)} or {article(second.name)}, or neither?"
-    answer = _verdict(counts, (first.name, second.name, "neither"))
-    return Puzzle(cells, question, answer, "text", notes={"pair": (first, second)})
+    """Which of two named icons is shown more often."""
+    cells, pair, more = _compared(groups, rng)
+    question = f"Which is shown more often, {article(pair[0].name)} or {article(pair[1].name)}?"
+    return Puzzle(cells, question, more.name, "text", notes={"pair": pair})
 
 
-def compare_same(groups: Groups, rng: random.Random) -> Puzzle:
-    """Whether the icon of the centre is shown more often or less often than all others together."""
-    count = rng.choice((1, 2, 3, 6, 7, 8))
-    target, *others = _icons(groups, rng.randrange(3, 5), rng)
-    cells = _around(target, count - 1, [(icon, 1) for icon in rng.choices(others, k=CELLS - count)], rng)
-    question = "Is the icon in the centre cell shown more or less often than all the others together?"
-    return Puzzle(cells, question, "more" if count > CELLS // 2 else "less", "text", notes={"target": target})
+def compare_shown(groups: Groups, rng: random.Random) -> Puzzle:
+    """The same of two icons that are shown in a second and a third picture."""
+    cells, pair, more = _compared(groups, rng)
+    question = "Which is shown more often, the icon of the second or of the third picture?"
+    return Puzzle(cells, question, ("second", "third")[more == pair[1]], "text", shown=pair, notes={"pair": pair})
 
 
 def locate_icon(groups: Groups, rng: random.Random) -> Puzzle:
     """Where an icon stands that is shown once."""
-    target, *others = _icons(groups, rng.randrange(4, 6), rng)
-    cells = arrange([(target, 1), *_fill(others, CELLS - 1, rng)], rng)
-    found = cells.index(target)
+    cells, target, found = _located(groups, rng)
     notes = {"target": target, "found": found}
     return Puzzle(cells, f"Where is the {target.name}?", POSITIONS[found], "text", notes=notes)
 
 
-def locate_same(groups: Groups, rng: random.Random) -> Puzzle:
-    """Where the icon of the centre is shown a second time."""
-    target, *others = _icons(groups, rng.randrange(4, 6), rng)
-    cells = _around(target, 1, _fill(others, CELLS - 2, rng), rng)
-    twin = next(place for place, icon in enumerate(cells) if icon == target and place != CENTRE)
-    question = "Where is the icon of the centre cell shown again?"
-    return Puzzle(cells, question, POSITIONS[twin], "text", notes={"target": target, "found": twin})
+def locate_shown(groups: Groups, rng: random.Random) -> Puzzle:
+    """The same of an icon that is shown in a second picture."""
+    cells, target, found = _located(groups, rng)
+    notes = {"target": target, "found": found}
+    question = "Where is the icon of the second picture?"
+    return Puzzle(cells, question, POSITIONS[found], "text", shown=(target,), notes=notes)
 
 
 def odd_group(groups: Groups, rng: random.Random) -> Puzzle:
@@ -115,32 +106,33 @@ def odd_cell(groups: Groups, rng: random.Random) -> Puzzle:
 
 
 def category_cell(groups: Groups, rng: random.Random) -> Puzzle:
-    """To which group the icon of one cell belongs."""
-    cells = arrange([(rng.choice(groups[name]), 1) for name in _nine_groups(groups, rng)], rng)
+    """To which of four groups the icon of one cell belongs."""
+    cells = tuple(rng.choice(groups[name]) for name in _nine_groups(groups, rng))
     place = rng.randrange(CELLS)
+    group = cells[place].group
+    choices = [group, *rng.sample([name for name in groups if name != group], 3)]
+    rng.shuffle(choices)
     question = f"To which group does the icon in the {POSITIONS[place]} cell belong?"
-    return Puzzle(cells, question, cells[place].group, "text", notes={"place": place})
+    notes = {"place": place, "groups": tuple(choices)}
+    return Puzzle(cells, question, LETTERS[choices.index(group)], "choice", tuple(choices), notes=notes)
 
 
 def category_most(groups: Groups, rng: random.Random) -> Puzzle:
-    """Which of four groups is shown most often."""
+    """Which group is shown most often."""
     names = _groups(groups, 4, rng)
     counts = rng.choice([(5, 2, 1, 1), (5, 2, 2, 0), (6, 1, 1, 1), (6, 2, 1, 0), (7, 1, 1, 0)])
     icons = [rng.choice(groups[name]) for name, count in zip(names, counts, strict=True) for _ in range(count)]
-    choices = rng.sample(names, 4)
-    answer = LETTERS[choices.index(names[0])]
     cells = arrange([(icon, 1) for icon in icons], rng)
-    question = "Which group is shown most often?"
-    return Puzzle(cells, question, answer, "choice", tuple(choices), {"groups": tuple(choices)})
+    return Puzzle(cells, "Which group is shown most often?", names[0], "text", notes={"groups": tuple(sorted(names))})
 
 
 FORMS: dict[str, Form] = {
     "count-icon": Form("count", True, count_icon),
-    "count-same": Form("count", False, count_same),
+    "count-shown": Form("count", False, count_shown),
     "compare-icons": Form("compare", True, compare_icons),
-    "compare-same": Form("compare", False, compare_same),
+    "compare-shown": Form("compare", False, compare_shown),
     "locate-icon": Form("locate", True, locate_icon),
-    "locate-same": Form("locate", False, locate_same),
+    "locate-shown": Form("locate", False, locate_shown),
     "odd-group": Form("odd-one-out", True, odd_group),
     "odd-cell": Form("odd-one-out", False, odd_cell),
     "category-cell": Form("category", True, category_cell),
@@ -169,19 +161,22 @@ def _fill(icons: Sequence[Icon], total: int, rng: random.Random) -> list[tuple[I
     return list(zip(icons, split(total, len(icons), rng, least=1), strict=True))
 
 
-def _around(target: Icon, more: int, others: Sequence[tuple[Icon, int]], rng: random.Random) -> Cells:
-    """A grid with ``target`` in the centre and ``more`` times elsewhere."""
-    rest = [target] * more + [icon for icon, count in others for _ in range(count)]
-    rng.shuffle(rest)
-    return (*rest[:CENTRE], target, *rest[CENTRE:])
+def _counted(groups: Groups, rng: random.Random) -> tuple[Cells, Icon, int]:
+    count = rng.randrange(6)
+    target, *others = _icons(groups, rng.randrange(3, 6), rng)
+    return arrange([(target, count), *_fill(others, CELLS - count, rng)], rng), target, count
 
 
-def _pair(rng: random.Random) -> tuple[int, int]:
-    """Two counts: first larger by two or more, second larger by as much, equal, with a third each."""
-    large, small = rng.choice(((3, 1), (4, 1), (4, 2), (5, 2), (5, 3), (6, 2)))
-    equal = rng.randrange(1, 5)
-    return rng.choice([(large, small), (small, large), (equal, equal)])
+def _compared(groups: Groups, rng: random.Random) -> tuple[Cells, tuple[Icon, Icon], Icon]:
+    """A grid, two of its icons in any order, and the one that is shown more often, by two at least."""
+    more, less, *others = _icons(groups, rng.randrange(4, 6), rng)
+    counts = rng.choice(((2, 0), (3, 0), (3, 1), (4, 1), (4, 2), (5, 1), (5, 2), (5, 3)))
+    rest = [(icon, 1) for icon in rng.choices(others, k=CELLS - sum(counts))]
+    pair = (more, less) if rng.random() < 0.5 else (less, more)
+    return arrange([(more, counts[0]), (less, counts[1]), *rest], rng), pair, more
 
 
-def _verdict(counts: tuple[int, int], names: tuple[str, ...]) -> str:
-    return names[2] if counts[0] == counts[1] else names[counts[1] > counts[0]]
+def _located(groups: Groups, rng: random.Random) -> tuple[Cells, Icon, int]:
+    target, *others = _icons(groups, rng.randrange(4, 6), rng)
+    cells = arrange([(target, 1), *_fill(others, CELLS - 1, rng)], rng)
+    return cells, target, cells.index(target)

@@ -31,8 +31,8 @@ REGRETS = "{, no,|, wait,|, sorry,|, hmm,|, or} {rather|actually|I mean|better}"
 VERDICTS = {
     "yes": ", {yes|that counts|one of them|a match|there}",
     "no": "{||, no|, not that|, other|, skip it}",
-    "first": ", {first|one for the first|the first kind}",
-    "second": ", {second|one for the second|the second kind}",
+    "former": ", {former|one for the former|the former kind}",
+    "latter": ", {latter|one for the latter|the latter kind}",
     "neither": "{||, neither|, other|, skip it}",
 }
 CHECKS = (
@@ -109,9 +109,10 @@ def _recheck(puzzle: Puzzle, rng: random.Random) -> str:
 
 
 # What is asked about, where the question only points to it.
-def _asked_centre(puzzle: Puzzle, rng: random.Random) -> str:
-    asked = expand("{Asked about|In question|To compare with}: centre {is|has|holds}", rng)
-    return f"{asked} {_noun(puzzle.notes['target'].name, rng)}."
+def _asked_pictures(puzzle: Puzzle, rng: random.Random) -> str:
+    seen = (f"{which} picture{rng.choice(LINKS)} {_noun(icon.name, rng)}"
+            for which, icon in zip(("second", "third"), puzzle.shown, strict=False))  # fmt: skip
+    return f"{expand('{Asked about|In question|To find}', rng)}: {' and '.join(seen)}."
 
 
 # What each cell means for the question.
@@ -124,7 +125,7 @@ def _mark_target(puzzle: Puzzle, rng: random.Random) -> Verdict:
 
 
 def _mark_pair(puzzle: Puzzle, rng: random.Random) -> Verdict:
-    meaning = dict(zip(puzzle.notes["pair"], ("first", "second"), strict=True))
+    meaning = dict(zip(puzzle.notes["pair"], ("former", "latter"), strict=True))
     return _mark(lambda place: meaning.get(puzzle.cells[place], "neither"), rng)
 
 
@@ -139,11 +140,6 @@ def _mark_group(puzzle: Puzzle, rng: random.Random) -> Verdict:
 # What follows from all of it.
 def _gather_pair(puzzle: Puzzle, rng: random.Random) -> str:
     return ", ".join(f"the {icon.name} {NUMBERS[puzzle.cells.count(icon)]}" for icon in puzzle.notes["pair"])
-
-
-def _gather_same(puzzle: Puzzle, rng: random.Random) -> str:
-    count = puzzle.cells.count(puzzle.notes["target"])
-    return f"the {puzzle.notes['target'].name} {NUMBERS[count]}, the others {NUMBERS[len(puzzle.cells) - count]}"
 
 
 def _gather_row(puzzle: Puzzle, rng: random.Random) -> str:
@@ -177,11 +173,11 @@ Writer = Callable[[Puzzle, random.Random], str]
 Marker = Callable[[Puzzle, random.Random], Verdict]
 PLANS: dict[str, tuple[Writer | None, Marker | None, Writer | None]] = {
     "count-icon": (None, _mark_target, None),
-    "count-same": (_asked_centre, _mark_target, None),
+    "count-shown": (_asked_pictures, _mark_target, None),
     "compare-icons": (None, _mark_pair, _gather_pair),
-    "compare-same": (_asked_centre, _mark_target, _gather_same),
+    "compare-shown": (_asked_pictures, _mark_pair, _gather_pair),
     "locate-icon": (None, _mark_target, _gather_row),
-    "locate-same": (_asked_centre, _mark_target, _gather_row),
+    "locate-shown": (_asked_pictures, _mark_target, _gather_row),
     "odd-group": (None, _mark_group, _gather_odd_group),
     "odd-cell": (None, _mark_target, _gather_odd_cell),
     "category-cell": (None, _mark_place, _gather_cell),
