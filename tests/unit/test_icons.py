@@ -54,7 +54,8 @@ def solve(form: str, puzzle: Puzzle) -> set[str]:
     if form == "odd-group":
         return {name for name, group in zip(names, groups, strict=True) if groups.count(group) == 1}
     if form == "category-cell":
-        return letters(groups[POSITIONS.index(re.search(r"the (\w+) cell", question)[1])])
+        group = groups[POSITIONS.index(re.search(r"the (\w+) cell", question)[1])]
+        return letters(group) if choices else {group}
     ((most, count), (_, next_count)) = Counter(groups).most_common(2)
     return {most} if count > next_count else set()
 

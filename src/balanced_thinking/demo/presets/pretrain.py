@@ -26,7 +26,9 @@ SOURCES: dict[str, Callable[..., Example]] = {
     "where": partial(icons.fact_example, facts=icons.where),
     "names": partial(icons.fact_example, facts=icons.names),
     "counts": partial(icons.fact_example, facts=icons.counts),
+    "comparisons": partial(icons.fact_example, facts=icons.comparisons),
     "facts": icons.fact_example,
+    "letters": icons.letter_example,
     "caption": icons.caption_example,
     "direct": icons.direct_example,
     "direct-any": partial(icons.direct_example, named=False),
@@ -60,10 +62,10 @@ RECIPE = Recipe(
     frozen=0.6,
     stages=(
         (0.0, {"where": 1, "names": 1, "counts": 1}),
-        (0.06, {"facts": 5, "direct": 5}),
-        (0.25, {"facts": 3, "direct": 6, "direct-any": 1}),
-        (0.5, {"facts": 1, "direct": 7, "direct-any": 2}),
-        (0.85, {"facts": 1, "caption": 2, "direct": 5, "direct-any": 2}),
+        (0.06, {"where": 0.5, "names": 0.5, "facts": 1, "counts": 1, "comparisons": 1, "letters": 0.5, "direct": 5}),
+        (0.25, {"facts": 0.5, "counts": 1, "comparisons": 1, "letters": 0.5, "direct": 6, "direct-any": 1}),
+        (0.5, {"counts": 0.5, "comparisons": 0.5, "direct": 7, "direct-any": 2}),
+        (0.85, {"caption": 2, "direct": 6, "direct-any": 2}),
     ),
 )
 

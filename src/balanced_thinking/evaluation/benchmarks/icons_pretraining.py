@@ -16,7 +16,7 @@ from balanced_thinking.data.example import Example
 from balanced_thinking.evaluation.benchmarks.icons import as_example, draw_form
 from balanced_thinking.evaluation.benchmarks.icons_pool import GROUPS, Icon, background_icons, seen_icons
 from balanced_thinking.evaluation.benchmarks.icons_scene import CELLS, POSITIONS, Cells
-from balanced_thinking.evaluation.benchmarks.icons_tasks import FORMS, Groups, Puzzle
+from balanced_thinking.evaluation.benchmarks.icons_tasks import FORMS, LETTERS, Groups, Puzzle
 from balanced_thinking.evaluation.benchmarks.icons_traces import describe
 
 Facts = Callable[[Cells, random.Random], list[tuple[str, str]]]
@@ -86,6 +86,16 @@ def fact_example(number: int, *, seed: int = 0, facts: Facts | None = None) -> E
         cells = _grid(rng, share_random=0.6 if kind in _ON_ANY_GRID else 0.0)
         pairs = kind(cells, rng)
     return _caption(question, ", ".join(f"{key} {finding}" for key, finding in pairs), cells, rng)
+
+
+def letter_example(number: int, *, seed: int = 0) -> Example:
+    """Choices and their letters, whatever is shown."""
+    rng = random.Random(f"letters/{seed}/{number}")
+    choices = rng.sample(list(GROUPS), 4)
+    pairs = [f"{choice} {LETTERS[choices.index(choice)]}" for choice in rng.sample(choices, 4)]
+    cells = _grid(rng, share_random=1.0)
+    puzzle = Puzzle(cells, "Which letter is each?", ", ".join(pairs), "text", tuple(choices))
+    return as_example(puzzle, f"letters-{number:06d}", "icons/caption", rng)
 
 
 def caption_example(number: int, *, seed: int = 0) -> Example:

@@ -46,7 +46,7 @@ class Form:
 
 
 def count_icon(groups: Groups, rng: random.Random) -> Puzzle:
-    """How often one icon is shown, 0 to 5."""
+    """How often one icon is shown, 0 to 4."""
     cells, target, count = _counted(groups, rng)
     question = f"How many cells show {article(target.name)}?"
     return Puzzle(cells, question, str(count), "number", notes={"target": target})
@@ -106,15 +106,17 @@ def odd_cell(groups: Groups, rng: random.Random) -> Puzzle:
 
 
 def category_cell(groups: Groups, rng: random.Random) -> Puzzle:
-    """To which of four groups the icon of one cell belongs."""
+    """To which group the icon of one cell belongs, half of the time as a choice of four."""
     cells = tuple(rng.choice(groups[name]) for name in _nine_groups(groups, rng))
     place = rng.randrange(CELLS)
     group = cells[place].group
+    question = f"To which group does the icon in the {POSITIONS[place]} cell belong?"
+    if rng.random() < 0.5:
+        return Puzzle(cells, question, group, "text", notes={"place": place})
     choices = [group, *rng.sample([name for name in groups if name != group], 3)]
     rng.shuffle(choices)
-    question = f"To which group does the icon in the {POSITIONS[place]} cell belong?"
-    notes = {"place": place, "groups": tuple(choices)}
-    return Puzzle(cells, question, LETTERS[choices.index(group)], "choice", tuple(choices), notes=notes)
+    letter = LETTERS[choices.index(group)]
+    return Puzzle(cells, question, letter, "choice", tuple(choices), notes={"place": place})
 
 
 def category_most(groups: Groups, rng: random.Random) -> Puzzle:
@@ -162,15 +164,15 @@ def _fill(icons: Sequence[Icon], total: int, rng: random.Random) -> list[tuple[I
 
 
 def _counted(groups: Groups, rng: random.Random) -> tuple[Cells, Icon, int]:
-    count = rng.randrange(6)
+    count = rng.randrange(5)
     target, *others = _icons(groups, rng.randrange(3, 6), rng)
     return arrange([(target, count), *_fill(others, CELLS - count, rng)], rng), target, count
 
 
 def _compared(groups: Groups, rng: random.Random) -> tuple[Cells, tuple[Icon, Icon], Icon]:
-    """A grid, two of its icons in any order, and the one that is shown more often, by two at least."""
+    """A grid, two of its icons in any order, and the one that is shown more often, by three at least."""
     more, less, *others = _icons(groups, rng.randrange(4, 6), rng)
-    counts = rng.choice(((2, 0), (3, 0), (3, 1), (4, 1), (4, 2), (5, 1), (5, 2), (5, 3)))
+    counts = rng.choice(((3, 0), (4, 0), (5, 0), (4, 1), (5, 1), (6, 1), (5, 2), (6, 2)))
     rest = [(icon, 1) for icon in rng.choices(others, k=CELLS - sum(counts))]
     pair = (more, less) if rng.random() < 0.5 else (less, more)
     return arrange([(more, counts[0]), (less, counts[1]), *rest], rng), pair, more
