@@ -3,10 +3,12 @@
 import datasets
 import pytest
 import torch
+from transformers import Qwen2Config, Qwen2ForCausalLM
 from trl import SFTConfig, SFTTrainer
 
 from balanced_thinking.data.records import to_dataset, to_trl_row
 from balanced_thinking.errors import ConfigError, DataError
+from balanced_thinking.models.modeling import freeze_vision_tower
 from balanced_thinking.training.sft import ScaleSFTTrainer
 from tiny import tiny_examples
 from trainers import config, drift, flat, load, losses, train
@@ -213,6 +215,23 @@ def test_lora_trains_only_the_adapter_and_is_exact(tiny_folder, tiny_rows, tmp_p
         found.append(torch.cat([p.detach().flatten() for n, p in base.named_parameters() if "lora_" in n]))
     assert losses(trainer)[1] != losses(trainer)[0]
     torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-6)
+
+
+def test_a_frozen_tower_stays_as_it_is_and_the_text_model_learns(tiny_folder, tiny_rows, tmp_path):
+    before = load(tiny_folder)[0].state_dict()
+    trained = train(tiny_folder, tiny_rows, tmp_path, freeze_vision_tower=True, max_steps=2).model.state_dict()
+    changed = {name for name, value in trained.items() if not torch.equal(value, before[name])}
+    assert any("language_model" in name for name in changed)
+    assert not any("visual" in name for name in changed)
+    assert any("visual" in name for name in trained)
+
+
+def test_a_model_without_tower_has_none_to_freeze():
+    text_only = Qwen2ForCausalLM(
+        Qwen2Config(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
+    )
+    with pytest.raises(ConfigError, match="has no vision tower to freeze"):
+        freeze_vision_tower(text_only)
 
 
 def test_gradient_checkpointing_gives_the_same_step(tiny_folder, tiny_rows, tmp_path):

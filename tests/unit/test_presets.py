@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoModelForImageTextToText, AutoProcessor, Qwen2_5_VLProcessor, TrainerCallback, TrainerState
+from transformers import AutoModelForImageTextToText, AutoProcessor, Qwen2_5_VLProcessor, TrainerCallback
 
 from balanced_thinking.data.prompts import build_completion, build_prompt
 from balanced_thinking.demo import presets
@@ -110,14 +110,6 @@ def test_heads_of_the_first_group_look_for_tokens_like_their_own(untrained):
         queries, keys = (layer.self_attn.q_proj.weight.unflatten(0, (-1, 32)), layer.self_attn.k_proj.weight[:32])
         assert all(torch.equal(query, keys) for query in queries[:3])
         assert not any(torch.equal(query, keys) for query in queries[3:])
-
-
-def test_the_tower_rests_until_its_step():
-    tower = torch.nn.Linear(1, 1)
-    resting = pretrain.RestingTower(tower, until=2)
-    for step, trained in ((0, False), (1, False), (2, True), (3, True)):
-        resting.on_step_begin(None, TrainerState(global_step=step), None)
-        assert all(parameter.requires_grad == trained for parameter in tower.parameters())
 
 
 def test_rows_of_a_run_depend_on_their_number_and_follow_the_stages():

@@ -116,6 +116,18 @@ def _one_line(name: str | Path) -> Iterator[None]:
         raise CheckpointError(f"cannot load the model {name}: {first}; give a model folder or a hub id") from error
 
 
+def freeze_vision_tower(model: Any) -> None:
+    """Leave the weights of the image encoder (adapters on it too) as they are; the text model trains on.
+
+    Raises:
+        ConfigError: the model has no image encoder.
+    """
+    tower = model.get_encoder(modality="image")
+    if tower in (model, model.base_model):  # transformers' way of saying that there is none
+        raise ConfigError(f"{type(model).__name__} has no vision tower to freeze; leave freeze_vision_tower off")
+    tower.requires_grad_(False)
+
+
 def add_weighted_head(model: Any) -> None:
     """Let ``model(..., targets=Targets(...))`` return a ``WeightedOutput`` instead of logits.
 

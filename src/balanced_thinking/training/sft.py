@@ -30,7 +30,7 @@ from balanced_thinking.data.families import image_token_counter
 from balanced_thinking.data.templates import tokenizer_of
 from balanced_thinking.errors import ConfigError, DataError
 from balanced_thinking.models.checkpoints import StrictResume
-from balanced_thinking.models.modeling import Targets, add_weighted_head, load_processor
+from balanced_thinking.models.modeling import Targets, add_weighted_head, freeze_vision_tower, load_processor
 from balanced_thinking.training.meter import SegmentMeter
 from balanced_thinking.training.sft_config import ScaleSFTConfig
 
@@ -92,6 +92,8 @@ class ScaleSFTTrainer(StrictResume, SFTTrainer):
         _refuse_parallelism(self)
         base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
         base.config.get_text_config().pad_token_id = tokenizer_of(processing_class).pad_token_id
+        if args.freeze_vision_tower:
+            freeze_vision_tower(base)
         add_weighted_head(base)
         self.segment_names = tuple(spec.name for spec in args.segments)
         self.schedule = args.schedule if args.loss == "scale" else None

@@ -48,6 +48,7 @@ class ScaleSFTConfig(SFTConfig):
         scale_check: ``all`` checks the data before the first step; ``lazy`` checks each row in the collator (streams).
         scale_check_limit: Rows that ``scale_check="all"`` looks at at most.
         scale_new_total_steps: Allow resuming with another number of total steps, which bends the schedule.
+        freeze_vision_tower: Leave the image encoder as it is (in Qwen2.5-VL the merger is part of it).
 
     Raises:
         ConfigError: a value is unknown or contradicts another; the message names the field.
@@ -75,6 +76,7 @@ class ScaleSFTConfig(SFTConfig):
     scale_new_total_steps: bool = field(
         default=False, metadata={"help": "Allow resuming with another number of total steps."}
     )
+    freeze_vision_tower: bool = field(default=False, metadata={"help": "Leave the image encoder as it is."})
     gradient_checkpointing: bool | None = field(
         default=None, metadata={"help": "Trade compute for memory; unset: on with an accelerator, off on CPU."}
     )
