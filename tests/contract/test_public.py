@@ -59,6 +59,7 @@ def test_own_settings_are_frozen():
     assert own == {
         "loss", "scale_preset", "scale_shape", "scale_start", "scale_end", "scale_segments", "scale_reduction",
         "scale_on_malformed", "scale_on_overflow", "scale_check", "scale_check_limit", "scale_new_total_steps",
+        "freeze_vision_tower",
     }  # fmt: skip
 
 
