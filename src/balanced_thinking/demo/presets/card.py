@@ -32,7 +32,7 @@ model, processor = AutoModelForImageTextToText.from_pretrained(folder), AutoProc
 {figures}
 
 Made by `balanced presets build {name}`: {steps} steps of {rows} rows, seed {seed}, Muon, learning rate {learning_rate}
-(cosine); {seconds:.0f} s of CPU time. Stored in bfloat16.
+(decaying over the last 40 %); {seconds:.0f} s of CPU time. Stored in bfloat16.
 
 {attribution}
 """
