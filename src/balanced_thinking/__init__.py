@@ -22,6 +22,9 @@ _HOMES = {
     "to_dataset": "data.records",
     "ScaleSFTTrainer": "training.sft",
     "ScaleSFTConfig": "training.sft_config",
+    "accuracy_reward": "training.rewards",
+    "format_reward": "training.rewards",
+    "hard_reward": "training.rewards",
     "parse_response": "evaluation.answers",
     "answers_match": "evaluation.answers",
     "evaluate": "evaluation.evaluate",
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
     from balanced_thinking.errors import BalancedThinkingError, SegmentError
     from balanced_thinking.evaluation.answers import answers_match, parse_response
     from balanced_thinking.evaluation.evaluate import evaluate
+    from balanced_thinking.training.rewards import accuracy_reward, format_reward, hard_reward
     from balanced_thinking.training.sft import ScaleSFTTrainer
     from balanced_thinking.training.sft_config import ScaleSFTConfig
 

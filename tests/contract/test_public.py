@@ -10,8 +10,9 @@ import balanced_thinking as bt
 
 PUBLIC = {
     "BalancedThinkingError", "Example", "ScaleSFTConfig", "ScaleSFTTrainer", "Segment", "SegmentError",
-    "SegmentSchedule", "SegmentSpec", "THINK_ANSWER", "__version__", "answers_match", "evaluate", "find_segments",
-    "load_examples", "parse_response", "scale_loss", "to_dataset", "token_weights", "weighted_linear_cross_entropy",
+    "SegmentSchedule", "SegmentSpec", "THINK_ANSWER", "__version__", "accuracy_reward", "answers_match", "evaluate",
+    "find_segments", "format_reward", "hard_reward", "load_examples", "parse_response", "scale_loss", "to_dataset",
+    "token_weights", "weighted_linear_cross_entropy",
 }  # fmt: skip
 
 
@@ -80,7 +81,7 @@ def test_the_recipe_of_the_demo_is_valid(tmp_path):
 
     from balanced_thinking.cli.parsing import parse_recipe
     from balanced_thinking.compare.plan import plan_stages, read_comparison
-    from balanced_thinking.training.run import DataArguments
+    from balanced_thinking.training.dataset import DataArguments
 
     text = files("balanced_thinking.demo").joinpath("recipe.yaml").read_text(encoding="utf-8")
     comparison = read_comparison(yaml.safe_load(text), source="demo/recipe.yaml")

@@ -15,6 +15,7 @@ from balanced_thinking.errors import BalancedThinkingError, ConfigError
 VERBS = {
     "demo": "SFT and SCALe-SFT on the embedded model and benchmark: training, evaluation, table, report",
     "sft": "train by a recipe: --config recipe.yaml, any field overridable as --field value",
+    "grpo": "GRPO from any SFT folder, with rewards on the answer and its form: --config recipe.yaml",
     "evaluate": "score a model on benchmarks or any readable data file",
     "presets": "list, build and locate the embedded models",
     "bench": "ratios against naive code and TRL, measured in one run",

@@ -3,7 +3,7 @@
 import argparse
 import dataclasses
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -34,8 +34,17 @@ def unknown_option(option: str, options: Iterable[str], help_command: str) -> st
     return f"unknown option {option}; " + (f"did you mean {near[0]}?" if near else f"see {help_command}")
 
 
-def parse_recipe(types: Sequence[type], arguments: Sequence[str], *, prog: str) -> tuple[Any, ...]:
+def parse_recipe(
+    types: Sequence[type],
+    arguments: Sequence[str],
+    *,
+    prog: str,
+    presets: Callable[[str], Mapping[str, Any]] | None = None,
+    preset_field: str = "",
+) -> tuple[Any, ...]:
     """Instances of the dataclasses from ``--config recipe.yaml`` and ``--field value``; the command line wins.
+
+    Where ``preset_field`` is set, ``presets`` of its value gives defaults that stand below both.
 
     Raises:
         ConfigError: a field that none of the types has (with the nearest that exists), a value that does not fit, or a
@@ -49,7 +58,12 @@ def parse_recipe(types: Sequence[type], arguments: Sequence[str], *, prog: str) 
 
     parser = RecipeParser(types, prog=prog, allow_abbrev=False)
     arguments = _separate_config(arguments)
-    _check_config(arguments, types)
+    values = _config_values(arguments, types, prog)
+    if presets is not None:
+        given = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        given.add_argument(f"--{preset_field}", default=values.get(preset_field))
+        if (name := getattr(given.parse_known_args(arguments)[0], preset_field)) is not None:
+            parser.set_defaults(**presets(name))
     fields = {f"--{item.name}" for kind in types for item in dataclasses.fields(kind)}
     try:
         *instances, unknown = parser.parse_args_and_config(arguments, return_remaining_strings=True)
@@ -70,9 +84,10 @@ def _separate_config(arguments: Sequence[str]) -> list[str]:
     return result
 
 
-def _check_config(arguments: list[str], types: Sequence[type]) -> None:
+def _config_values(arguments: list[str], types: Sequence[type], prog: str) -> dict[str, Any]:
+    """What the file behind ``--config`` holds, its keys checked; empty without one."""
     if "--config" not in arguments:
-        return
+        return {}
     index = arguments.index("--config") + 1
     if index >= len(arguments):
         raise ConfigError("--config needs a file")
@@ -81,8 +96,9 @@ def _check_config(arguments: list[str], types: Sequence[type]) -> None:
     for key in values:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"did you mean {near[0]}?" if near else "see balanced sft --help"
+            hint = f"did you mean {near[0]}?" if near else f"see {prog} --help"
             raise ConfigError(f"{arguments[index]}: unknown key {key!r}; {hint}")
+    return values
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:

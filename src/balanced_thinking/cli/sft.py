@@ -10,7 +10,8 @@ def run(argv: Sequence[str]) -> int:
     from balanced_thinking.cli.parsing import parse_recipe
     from balanced_thinking.demo.presets import resolve
     from balanced_thinking.errors import ConfigError
-    from balanced_thinking.training.run import DataArguments, run_sft
+    from balanced_thinking.training.dataset import DataArguments
+    from balanced_thinking.training.run import run_sft
     from balanced_thinking.training.sft_config import ScaleSFTConfig
 
     data, config, model = parse_recipe((DataArguments, ScaleSFTConfig, ModelConfig), argv, prog="balanced sft")

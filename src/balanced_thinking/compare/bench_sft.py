@@ -100,7 +100,7 @@ def _make_steps(options: SFTBenchOptions, folder: Path) -> dict[str, Callable[[]
     from itertools import islice
 
     from balanced_thinking.data.records import to_dataset
-    from balanced_thinking.training.run import DataArguments, read_examples
+    from balanced_thinking.training.dataset import DataArguments, read_examples
 
     data = DataArguments(dataset=options.dataset)
     rows = to_dataset(islice(read_examples(options.dataset, data, split="train"), options.rows))

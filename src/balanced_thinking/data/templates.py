@@ -74,7 +74,7 @@ def render(processor: Any, row: Row, segments: Sequence[SegmentSpec]) -> Rendere
             f"record {row.id}: the chat template does not render the prompt of a training row as it does at inference "
             f"(they part at {_parting(text, prompt)!r}); use a template whose prompt is a prefix of the whole chat"
         )
-    prefix = _prefilled(prompt, segments)
+    prefix = prefilled(prompt, segments)
     turn = prefix + text[len(prompt) :]
     if _squeezed(row.response) not in _squeezed(turn):
         raise ConfigError(
@@ -141,7 +141,7 @@ def _plain(content: Any) -> str:
     return content if isinstance(content, str) else "".join(part.get("text") or "" for part in content)
 
 
-def _prefilled(prompt: str, segments: Sequence[SegmentSpec]) -> str:
+def prefilled(prompt: str, segments: Sequence[SegmentSpec]) -> str:
     """The part of the generation prompt that opens a segment, with the white space behind it."""
     stripped = prompt.rstrip()
     for spec in segments:

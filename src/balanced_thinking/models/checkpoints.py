@@ -150,6 +150,7 @@ class StrictResume:
     """
 
     allow_new_total_steps = False
+    total_steps_remedy = "keep the number of steps"
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
         """As ``Trainer.train``.
@@ -174,7 +175,7 @@ class StrictResume:
     def _guard_total_steps(self, folder: Path) -> None:
         total = json.loads((folder / STATE_FILE).read_text(encoding="utf-8")).get("max_steps")
         if not self.allow_new_total_steps:
-            self.add_callback(_SameTotalSteps(total, folder))  # type: ignore[attr-defined]
+            self.add_callback(_SameTotalSteps(total, folder, self.total_steps_remedy))  # type: ignore[attr-defined]
 
     def _say(self, line: str) -> None:
         if self.is_world_process_zero():  # type: ignore[attr-defined]
@@ -196,14 +197,14 @@ class StrictResume:
 class _SameTotalSteps(TrainerCallback):
     """Refuses a resumed run whose number of total steps differs; only known once the loop has set it."""
 
-    def __init__(self, total: int | None, folder: Path) -> None:
-        self.total, self.folder = total, folder
+    def __init__(self, total: int | None, folder: Path, remedy: str) -> None:
+        self.total, self.folder, self.remedy = total, folder, remedy
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.total is not None and state.max_steps != self.total:
             raise CheckpointError(
                 f"{self.folder} belongs to a run of {self.total} steps, this one has {state.max_steps}; the schedule "
-                "would bend; keep the number of steps, or allow it with scale_new_total_steps=True"
+                f"would bend; {self.remedy}"
             )
 
 

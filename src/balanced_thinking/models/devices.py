@@ -8,6 +8,7 @@ import contextlib
 import functools
 import os
 import time
+from typing import Any
 
 import torch
 
@@ -36,6 +37,21 @@ def bf16_pays(device: torch.device | None = None) -> bool:
     if device.type == "cpu":
         return cpu_bf16_pays()
     return device.type == "xpu"
+
+
+def choose_device(args: Any) -> None:
+    """Fill in what a user's ``TrainingArguments`` leave open: CPU or not, activation checkpointing, bf16.
+
+    TRL turns bf16 on and then refuses a machine without an accelerator, and it checkpoints activations on a CPU too,
+    where memory is not what is short. Call it before the arguments check themselves.
+    """
+    if not torch.accelerator.is_available():
+        args.use_cpu = True
+    if args.activation_checkpointing is None:
+        wanted = args.gradient_checkpointing
+        args.activation_checkpointing = not args.use_cpu if wanted is None else wanted
+    if args.bf16 is None:
+        args.bf16 = not args.fp16 and bf16_pays(torch.device("cpu") if args.use_cpu else None)
 
 
 @functools.cache

@@ -100,8 +100,9 @@ class Console(TrainerCallback):
             print(f"{self.title}: step {state.global_step}/{state.max_steps}  {self.text}", file=sys.stderr, flush=True)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        shown = {"loss": "loss"} | {key: key.removeprefix("scale/") for key in (logs or {}) if "scale/nll_" in key}
-        figures = [f"{name} {float((logs or {})[key]):.3f}" for key, name in shown.items() if key in (logs or {})]
+        logs = logs or {}
+        shown = ["loss", "reward", *(key for key in logs if "scale/nll_" in key)]
+        figures = [f"{key.removeprefix('scale/')} {float(logs[key]):.3f}" for key in shown if key in logs]
         self.text = "  ".join(figures) or self.text
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

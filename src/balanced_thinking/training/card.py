@@ -11,7 +11,8 @@ from balanced_thinking.runinfo import write_text
 _SHOWN = (
     "loss", "scale_preset", "scale_shape", "scale_start", "scale_end", "scale_reduction", "max_steps",
     "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate",
-    "lr_scheduler_type", "warmup_steps", "optim", "bf16", "seed", "use_peft",
+    "lr_scheduler_type", "warmup_steps", "optim", "bf16", "seed", "use_peft", "grpo_preset", "reward_funcs",
+    "loss_type", "num_generations", "max_completion_length", "temperature", "beta", "epsilon", "epsilon_high",
 )  # fmt: skip
 
 
@@ -22,7 +23,7 @@ def write_card(folder: Path, run: dict[str, Any], history: Sequence[dict[str, An
         "library_name": "transformers",
         "pipeline_tag": "image-text-to-text",
         "base_model": config.get("model_name_or_path"),
-        "tags": ["balanced-thinking", "trl", "sft", *(["scale"] if config.get("loss") == "scale" else [])],
+        "tags": ["balanced-thinking", "trl", config["method"], *(["scale"] if config.get("loss") == "scale" else [])],
     }
     last: dict[str, Any] = next((entry for entry in reversed(history) if "loss" in entry), {})
     rows = [f"| {name} | {config[name]} |" for name in _SHOWN if config.get(name) not in (None, "")]
@@ -62,6 +63,8 @@ def write_card(folder: Path, run: dict[str, Any], history: Sequence[dict[str, An
 
 
 def _method(config: dict[str, Any]) -> str:
+    if config["method"] == "grpo":
+        return "GRPO (Shao et al. 2024, arXiv:2402.03300) by TRL's GRPOTrainer, rewarded for the answer and its form."
     if config.get("loss") == "scale":
         return (
             "SCALe-SFT, in which think and answer each have a length-independent loss and the weight moves from the "

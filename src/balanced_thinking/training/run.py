@@ -6,25 +6,25 @@ the final model at the top in plain Hugging Face layout, ``README.md``. What it 
 """
 
 import dataclasses
-import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from transformers import PrinterCallback
 from trl import ModelConfig, get_peft_config, get_quantization_config
 
-from balanced_thinking.data.records import Example, load_examples, to_dataset
 from balanced_thinking.errors import CheckpointError, ConfigError, DataError
 from balanced_thinking.models.checkpoints import last_checkpoint
+from balanced_thinking.models.modeling import load_processor
 from balanced_thinking.runinfo import content_hash, run_info, write_json
 from balanced_thinking.training.callbacks import CLOCK_FILE, Clock, Console, MetricsFile
 from balanced_thinking.training.card import write_card
+from balanced_thinking.training.dataset import DataArguments, load_data
+from balanced_thinking.training.grpo import GRPOArguments, StrictGRPOConfig, StrictGRPOTrainer, prefilled_tag
+from balanced_thinking.training.rewards import load_rewards, try_rewards
 from balanced_thinking.training.sft import ScaleSFTTrainer
-from balanced_thinking.training.sft_config import ScaleSFTConfig, decoded
+from balanced_thinking.training.sft_config import ScaleSFTConfig
 
 RUN_FILE = "run.json"
 # Fields that say where and how a run is shown, not what it computes; they may change between attempts.
@@ -35,52 +35,8 @@ _FREE = {
 }  # fmt: skip
 
 
-@dataclass
-class DataArguments:
-    """Where a run takes its examples from.
-
-    Attributes:
-        dataset: A benchmark's name (its train split), or a file or folder in a known format.
-        dataset_format: Name of the format; unset: found out, and said.
-        image_root: Folder to which relative picture paths belong; unset: the data file's.
-        answer_from: Where the answer stands when there is no answer tag: tag, boxed, after_think or field.
-        on_missing: A row without reasoning: train, skip or error.
-        columns: Our names to the file's as JSON, for renamed columns, such as ``{"completion": "response"}``.
-        allow_outside: Whether picture paths may lead out of the data's folder.
-        limit: Use only the first so many examples.
-        eval_dataset: Data for the evaluation loss, like ``dataset`` (a benchmark's name: its val split).
-        eval_fraction: Hold out this share of the pictures, with all their questions, for the evaluation loss.
-        without_think: Train on ``<answer>..</answer>`` alone (the arm ``answer-only``).
-        system_prompt: Put before every prompt; the same in training and evaluation.
-    """
-
-    dataset: str = field(default="", metadata={"help": "Benchmark name, file or folder to train on."})
-    dataset_format: str | None = field(default=None, metadata={"help": "Data format; unset: found out."})
-    image_root: str | None = field(default=None, metadata={"help": "Folder of relative picture paths."})
-    answer_from: str | None = field(default=None, metadata={"help": "tag, boxed, after_think or field."})
-    on_missing: str = field(default="error", metadata={"help": "Rows without reasoning: train, skip or error."})
-    columns: dict[str, str] | str | None = field(
-        default=None, metadata={"help": 'Our names to the file\'s as JSON: {"completion": "response"}.'}
-    )
-    allow_outside: bool = field(default=False, metadata={"help": "Allow pictures outside the data's folder."})
-    limit: int | None = field(default=None, metadata={"help": "Use only the first so many examples."})
-    eval_dataset: str | None = field(default=None, metadata={"help": "Data for the evaluation loss."})
-    eval_fraction: float = field(default=0.0, metadata={"help": "Share of the pictures held out for evaluation."})
-    without_think: bool = field(default=False, metadata={"help": "Train on the answer alone."})
-    system_prompt: str | None = field(default=None, metadata={"help": "System prompt of training and evaluation."})
-
-    def __post_init__(self) -> None:
-        self.columns = decoded("columns", self.columns, dict)
-        if not 0 <= self.eval_fraction < 1:
-            raise ConfigError(f"eval_fraction must be at least 0 and below 1, not {self.eval_fraction}")
-        if self.eval_fraction and self.eval_dataset:
-            raise ConfigError("give eval_dataset or eval_fraction, not both")
-        if self.limit is not None and self.limit < 1:
-            raise ConfigError(f"limit must be at least 1, not {self.limit}")
-
-
 def run_sft(data: DataArguments, config: ScaleSFTConfig, model: ModelConfig) -> Path:
-    """Train one model; started again, it goes on from its last valid checkpoint.
+    """Train one model by SFT; started again, it goes on from its last valid checkpoint.
 
     Returns:
         The run folder.
@@ -89,17 +45,41 @@ def run_sft(data: DataArguments, config: ScaleSFTConfig, model: ModelConfig) -> 
         ConfigError: settings that contradict each other, or a folder that holds a run of other settings.
         DataError: data that cannot be used.
     """
+    if data.without_think and config.loss == "scale":
+        raise ConfigError('without_think leaves one segment to weigh; use loss="token_mean"')
+    return _run(
+        data, config, model, {"method": "sft"}, lambda train, held_out: make_trainer(train, held_out, config, model)
+    )
+
+
+def run_grpo(data: DataArguments, grpo: GRPOArguments, config: StrictGRPOConfig, model: ModelConfig) -> Path:
+    """Train one model by GRPO from any SFT folder or model; started again, it goes on.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        ConfigError: as ``run_sft``; also a reward that cannot be found or fails its trial.
+        DataError: data that cannot be used.
+    """
+    data = dataclasses.replace(data, on_missing="train")  # prompts and answers are enough
+    extra = {"method": "grpo", **dataclasses.asdict(grpo)}
+    return _run(
+        data, config, model, extra, lambda train, held_out: make_grpo_trainer(train, held_out, grpo, config, model)
+    )
+
+
+def _run(data: DataArguments, config: Any, model: ModelConfig, extra: dict[str, Any], make: Any) -> Path:
+    """The life of a run folder: known or new, trained, saved, described."""
     folder = Path(config.output_dir)
-    settings = _settings(data, config, model)
+    settings = _settings(data, config, model, extra)
     known = _known_run(folder, settings)
     if known.get("finished"):
         print(f"{folder} holds this run already, finished; nothing to do")
         return folder
     train, evaluation = load_data(data)
-    if data.without_think and config.loss == "scale":
-        raise ConfigError('without_think leaves one segment to weigh; use loss="token_mean"')
     try:
-        trainer = make_trainer(train, evaluation, config, model)
+        trainer = make(train, evaluation)
     except DataError as error:
         raise error.at(file=data.dataset) from error
     checkpoint, passed_over = last_checkpoint(folder)
@@ -121,14 +101,7 @@ def run_sft(data: DataArguments, config: ScaleSFTConfig, model: ModelConfig) -> 
 def make_trainer(train: Any, evaluation: Any, config: ScaleSFTConfig, model: ModelConfig) -> ScaleSFTTrainer:
     """The trainer of a run folder, with our files and bar instead of transformers' printed dictionaries."""
     folder = Path(config.output_dir)
-    config.disable_tqdm = True
-    if config.model_init_kwargs is None:
-        config.model_init_kwargs = {
-            "revision": model.model_revision,
-            "attn_implementation": model.attn_implementation,
-            "dtype": model.dtype,
-        }
-        config.model_init_kwargs = {key: value for key, value in config.model_init_kwargs.items() if value is not None}
+    _prepare(config, model)
     assert model.model_name_or_path is not None
     trainer = ScaleSFTTrainer(
         model.model_name_or_path,
@@ -143,56 +116,76 @@ def make_trainer(train: Any, evaluation: Any, config: ScaleSFTConfig, model: Mod
     return trainer
 
 
-def load_data(data: DataArguments) -> tuple[Any, Any]:
-    """Training and evaluation data sets (the second may be None)."""
-    if not data.dataset:
-        raise ConfigError("no data set given; name one with --dataset (a benchmark, a file or a folder)")
-    examples = list(_limited(read_examples(data.dataset, data, split="train"), data.limit))
-    if not examples:
-        raise DataError("the data set holds no example", file=data.dataset, remedy="give a file with records")
-    held_out: Sequence[Example] = []
-    if data.eval_dataset:
-        held_out = list(read_examples(data.eval_dataset, data, split="val"))
-    elif data.eval_fraction:
-        examples, held_out = split_by_picture(examples, data.eval_fraction)
-    return _dataset(examples, data), _dataset(held_out, data) if held_out else None
-
-
-def read_examples(name: str, data: DataArguments, *, split: str) -> Iterator[Example]:
-    """Examples of a benchmark's split, or of a file or folder."""
-    from balanced_thinking.evaluation.benchmarks import BENCHMARKS
-
-    if name in BENCHMARKS and not Path(name).exists():
-        return iter(BENCHMARKS[name].load(split))
-    return load_examples(
-        name,
-        data.dataset_format,
-        data.image_root,
-        answer_from=data.answer_from,
-        on_missing="train" if data.without_think else data.on_missing,
-        columns=data.columns,  # type: ignore[arg-type]
-        allow_outside=data.allow_outside,
+def make_grpo_trainer(
+    train: Any, evaluation: Any, grpo: GRPOArguments, config: StrictGRPOConfig, model: ModelConfig
+) -> StrictGRPOTrainer:
+    """As ``make_trainer`` for GRPO; the rewards are tried before the model loads."""
+    folder = Path(config.output_dir)
+    _prepare(config, model)
+    assert model.model_name_or_path is not None
+    start = merged_start(model.model_name_or_path, folder)
+    # GRPOTrainer pads prompts on the left and relies on the processor for it.
+    sides = {"padding_side": "left", "truncation_side": "left"}
+    processor = load_processor(
+        start, revision=model.model_revision, trust_remote_code=config.trust_remote_code, **sides
     )
+    rewards = load_rewards(
+        grpo.reward_funcs,
+        prefix=prefilled_tag(processor, train[0]["prompt"]),
+        max_completion_length=config.max_completion_length,
+        overlong_cache=grpo.overlong_cache,
+    )
+    try_rewards(rewards, train[0])
+    trainer = StrictGRPOTrainer(
+        start,
+        rewards,
+        config,
+        tower_frozen=grpo.freeze_vision_tower,
+        train_dataset=train.remove_columns("completion"),
+        eval_dataset=evaluation.remove_columns("completion") if evaluation is not None else None,
+        processing_class=processor,
+        peft_config=get_peft_config(model),
+        quantization_config=get_quantization_config(model),
+        callbacks=[MetricsFile(folder), Clock(folder), Console(folder.name)],
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
 
 
-def split_by_picture(examples: Sequence[Example], fraction: float) -> tuple[list[Example], list[Example]]:
-    """(kept, held out): about ``fraction`` of the pictures go to the second, with all questions about them.
+def merged_start(name: str, folder: Path) -> str:
+    """``name``, or where it is a bare adapter (PEFT), a folder in which it is merged into its base.
 
-    The choice depends on the picture alone, so it stays the same when examples are added or reordered.
+    GRPO's reference model and the final folder need a whole model; SFT folders of this project hold one already.
     """
-    parts: tuple[list[Example], list[Example]] = ([], [])
-    for example in examples:
-        share = int(hashlib.sha256(_picture_key(example)).hexdigest()[:8], 16) / 16**8
-        parts[share < fraction].append(example)
-    if not parts[0] or not parts[1]:
-        raise DataError(
-            f"eval_fraction {fraction} leaves {len(parts[0])} examples to train and {len(parts[1])} to evaluate on",
-            remedy="change eval_fraction, or give eval_dataset",
-        )
-    return parts
+    place = Path(name)
+    if not (place / "adapter_config.json").is_file() or (place / "config.json").is_file():
+        return name
+    target, part = folder / "start", folder / "start.part"
+    if not target.is_dir():
+        from peft import PeftConfig, PeftModel
+        from transformers import AutoModelForImageTextToText, AutoProcessor
+
+        base = PeftConfig.from_pretrained(place).base_model_name_or_path
+        model: Any = AutoModelForImageTextToText.from_pretrained(base)
+        PeftModel.from_pretrained(model, place).merge_and_unload().save_pretrained(part)
+        AutoProcessor.from_pretrained(base).save_pretrained(part)
+        part.rename(target)  # a half-written folder keeps the other name
+    return str(target)
 
 
-def save_final(trainer: ScaleSFTTrainer, folder: Path) -> None:
+def _prepare(config: Any, model: ModelConfig) -> None:
+    """Our files and bar instead of transformers' printed dictionaries; the model's own options handed on."""
+    config.disable_tqdm = True
+    if config.model_init_kwargs is None:
+        options = {
+            "revision": model.model_revision,
+            "attn_implementation": model.attn_implementation,
+            "dtype": model.dtype,
+        }
+        config.model_init_kwargs = {key: value for key, value in options.items() if value is not None}
+
+
+def save_final(trainer: Any, folder: Path) -> None:
     """The final model at the top of the folder; with LoRA the merged model there and the adapter beside it."""
     model = trainer.accelerator.unwrap_model(trainer.model)
     if not hasattr(model, "merge_and_unload"):
@@ -204,34 +197,8 @@ def save_final(trainer: ScaleSFTTrainer, folder: Path) -> None:
         trainer.processing_class.save_pretrained(folder)
 
 
-def _dataset(examples: Sequence[Example], data: DataArguments) -> Any:
-    if data.without_think:
-        examples = [dataclasses.replace(example, think=None) for example in examples]
-    dataset = to_dataset(examples)
-    if data.system_prompt:
-        system = {"role": "system", "content": [{"type": "text", "text": data.system_prompt}]}
-        dataset = dataset.map(lambda row: {"prompt": [system, *row["prompt"]]})
-    return dataset
-
-
-def _limited(examples: Iterable[Example], limit: int | None) -> Iterator[Example]:
-    for number, example in enumerate(examples):
-        if limit is not None and number >= limit:
-            return
-        yield example
-
-
-def _picture_key(example: Example) -> bytes:
-    if not example.images:
-        return example.question.encode()
-    first = example.images[0]
-    if isinstance(first, bytes):
-        return first
-    return first.tobytes() if hasattr(first, "tobytes") else str(first).encode()
-
-
-def _settings(data: DataArguments, config: ScaleSFTConfig, model: ModelConfig) -> dict[str, Any]:
-    settings = {**dataclasses.asdict(data), **config.to_dict(), **dataclasses.asdict(model)}
+def _settings(data: DataArguments, config: Any, model: ModelConfig, extra: dict[str, Any]) -> dict[str, Any]:
+    settings = {**dataclasses.asdict(data), **config.to_dict(), **dataclasses.asdict(model), **extra}
     return json.loads(json.dumps(settings, default=str))
 
 

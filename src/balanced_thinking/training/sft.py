@@ -56,6 +56,7 @@ class ScaleSFTTrainer(StrictResume, SFTTrainer):
     """
 
     loss_is_scaled_for_ga = True
+    total_steps_remedy = "keep the number of steps, or allow it with scale_new_total_steps=True"
     _tag_names: ClassVar[list[str]] = ["trl", "sft", "scale"]
 
     def __init__(

@@ -8,13 +8,12 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-import torch
 from trl import SFTConfig
 
 from balanced_thinking.core.schedule import PRESETS, SHAPES, SegmentSchedule
 from balanced_thinking.core.segments import THINK_ANSWER, SegmentSpec, check_specs
 from balanced_thinking.errors import ConfigError
-from balanced_thinking.models.devices import bf16_pays
+from balanced_thinking.models.devices import choose_device
 
 LOSSES = ("scale", "token_mean")
 CHOICES = {
@@ -88,7 +87,7 @@ class ScaleSFTConfig(SFTConfig):
     )
 
     def __post_init__(self) -> None:
-        self._choose_device()
+        choose_device(self)
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name}={getattr(self, name)!r} is unknown; choose one of {', '.join(allowed)}")
@@ -125,15 +124,6 @@ class ScaleSFTConfig(SFTConfig):
         order = [spec.name for spec in self.segments if spec.name in start]
         order += [name for name in start if name not in order]
         return SegmentSchedule(self.scale_shape, {n: start[n] for n in order}, {n: end[n] for n in order if n in end})
-
-    def _choose_device(self: Any) -> None:
-        if not torch.accelerator.is_available():
-            self.use_cpu = True
-        if self.activation_checkpointing is None:
-            wanted = self.gradient_checkpointing
-            self.activation_checkpointing = not self.use_cpu if wanted is None else wanted
-        if self.bf16 is None:
-            self.bf16 = not self.fp16 and bf16_pays(torch.device("cpu") if self.use_cpu else None)
 
     def _check_schedule(self) -> None:
         if self.scale_end is not None and self.scale_start is None:

@@ -1,0 +1,184 @@
+"""GRPO on top of TRL's public ``GRPOTrainer``: named presets, rewards on our parser, strict and exact resume.
+
+Everything of ``GRPOConfig`` is passed through (``use_vllm`` included); generation is TRL's own. A preset is a set of
+values that the user's own values override:
+
+    preset      what it sets                                                                     source
+    trl         nothing: TRL's defaults (loss dapo, epsilon 0.2, beta 0, groups of 8)            TRL 1.16
+    vision-r1   loss grpo, epsilon 0.2, beta 0.01, groups of 16, the hard reward                 arXiv:2503.06749
+    dapo        epsilon 0.2 / 0.28, truncated completions masked, soft overlong punishment;
+                without DAPO's resampling of groups that have no spread                          arXiv:2503.14476
+    dr_grpo     loss dr_grpo, rewards not divided by their deviation                             arXiv:2503.20783
+
+What it leaves out: the run folder and the command (``training.run``), rollouts of our own.
+"""
+
+import math
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from transformers import TrainerCallback
+from trl import GRPOConfig, GRPOTrainer
+
+from balanced_thinking.core.segments import THINK_ANSWER
+from balanced_thinking.data.templates import prefilled, render_prompt, tokenizer_of
+from balanced_thinking.errors import CheckpointError, ConfigError
+from balanced_thinking.models.checkpoints import StrictResume
+from balanced_thinking.models.devices import choose_device
+from balanced_thinking.models.modeling import freeze_vision_tower
+from balanced_thinking.training.rewards import OVERLONG
+
+GRPO_PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "trl": {},
+    "vision-r1": {"loss_type": "grpo", "epsilon": 0.2, "beta": 0.01, "num_generations": 16, "reward_funcs": ["hard"]},
+    "dapo": {
+        "loss_type": "dapo",
+        "epsilon": 0.2,
+        "epsilon_high": 0.28,
+        "beta": 0.0,
+        "mask_truncated_completions": True,
+        "reward_funcs": ["accuracy", OVERLONG],
+    },
+    "dr_grpo": {"loss_type": "dr_grpo", "scale_rewards": "none", "beta": 0.0},
+}
+
+
+@dataclass
+class GRPOArguments:
+    """What a GRPO run takes beside ``GRPOConfig``.
+
+    Attributes:
+        grpo_preset: Values that stand where the recipe says nothing: trl, vision-r1, dapo or dr_grpo.
+        reward_funcs: ``accuracy``, ``format``, ``hard``, ``soft_overlong`` or ``package.module.function``.
+        overlong_cache: Tokens before ``max_completion_length`` from which ``soft_overlong`` punishes; 0: a fifth of it.
+        freeze_vision_tower: Leave the image encoder as it is.
+    """
+
+    grpo_preset: str = field(default="trl", metadata={"help": f"One of {', '.join(GRPO_PRESETS)}."})
+    reward_funcs: list[str] = field(
+        default_factory=lambda: ["accuracy", "format"],
+        metadata={"help": "accuracy, format, hard, soft_overlong or package.module.function."},
+    )
+    overlong_cache: int = field(default=0, metadata={"help": "Tokens over which soft_overlong grows; 0: a fifth."})
+    freeze_vision_tower: bool = field(default=False, metadata={"help": "Leave the image encoder as it is."})
+
+    def __post_init__(self) -> None:
+        preset_fields(self.grpo_preset)
+        if self.overlong_cache < 0:
+            raise ConfigError(f"overlong_cache must be 0 or more, not {self.overlong_cache}")
+
+
+def preset_fields(name: str) -> Mapping[str, Any]:
+    """What a preset sets.
+
+    Raises:
+        ConfigError: there is no such preset.
+    """
+    if name not in GRPO_PRESETS:
+        raise ConfigError(f"grpo_preset {name!r} is unknown; choose one of {', '.join(GRPO_PRESETS)}")
+    return GRPO_PRESETS[name]
+
+
+@dataclass
+class StrictGRPOConfig(GRPOConfig):
+    """``trl.GRPOConfig`` with device and precision chosen when the user does not, checkpoints where resume is exact.
+
+    Completions are made for several steps at once (``steps_per_generation``, ``num_iterations``) and are not part of a
+    checkpoint. A checkpoint between two generations could not be resumed exactly, so ``save_steps`` must end on one.
+
+    Raises:
+        ConfigError: checkpoints would fall between two generations.
+    """
+
+    gradient_checkpointing: bool | None = field(
+        default=None, metadata={"help": "Trade compute for memory; unset: on with an accelerator, off on CPU."}
+    )
+
+    def __post_init__(self) -> None:
+        choose_device(self)
+        super().__post_init__()
+        self._refuse_inexact_checkpoints()
+
+    def _refuse_inexact_checkpoints(self) -> None:
+        assert self.steps_per_generation is not None
+        micro_steps = self.steps_per_generation * self.num_iterations
+        period = micro_steps // math.gcd(micro_steps, self.gradient_accumulation_steps)
+        if period == 1 or self.save_strategy in ("no", "epoch"):
+            return
+        every = self.save_steps if self.save_steps >= 1 else math.ceil(self.save_steps * self.max_steps)
+        if self.save_strategy != "steps" or every < 1 or every % period:
+            raise ConfigError(
+                f"completions serve {period} optimizer steps, so only every {period}th step can be resumed exactly; "
+                f'set save_strategy="steps" and save_steps to a multiple of {period} (save_steps={self.save_steps})'
+            )
+
+
+class StrictGRPOTrainer(StrictResume, GRPOTrainer):
+    """``trl.GRPOTrainer`` whose resume is strict and, at the ends of generations, exact.
+
+    Arguments are those of ``GRPOTrainer``; ``tower_frozen`` leaves the image encoder as it is.
+
+    Raises:
+        ConfigError: the tokenizer hides the tags from rewards.
+    """
+
+    _tag_names: ClassVar[list[str]] = ["trl", "grpo", "balanced-thinking"]
+
+    def __init__(self, *args: Any, tower_frozen: bool = False, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        refuse_hidden_tags(self.processing_class)
+        if tower_frozen:
+            base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+            freeze_vision_tower(base)
+        self.add_callback(SpreadWarning())
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
+        """As ``Trainer.train``; refuses what a checkpoint does not hold."""
+        if resume_from_checkpoint and self.args.sync_ref_model:
+            raise CheckpointError(
+                "sync_ref_model moves the reference model, which no checkpoint holds; such a run cannot be resumed"
+            )
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+
+class SpreadWarning(TrainerCallback):
+    """Says once when most groups teach nothing, and once when most completions are cut off, each with the remedy."""
+
+    REMEDIES: ClassVar[Mapping[str, str]] = {
+        "frac_reward_zero_std": "of the groups have equal rewards and teach nothing; take harder or easier questions, "
+        "a higher temperature, larger groups (num_generations), or another reward",
+        "completions/clipped_ratio": "of the completions reach max_completion_length without an end; raise it, mask "
+        "them (mask_truncated_completions), or start from a model that has learned to stop",
+    }
+
+    def __init__(self) -> None:
+        self.said: set[str] = set()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        for key, text in self.REMEDIES.items():
+            share = (logs or {}).get(key)
+            if share is not None and share > 0.5 and key not in self.said and state.is_world_process_zero:
+                self.said.add(key)
+                print(f"warning: step {state.global_step}: {share:.0%} {text}", file=sys.stderr, flush=True)
+
+
+def refuse_hidden_tags(processor: Any) -> None:
+    """Rewards read decoded text without special tokens, so the tags must not be special tokens.
+
+    Raises:
+        ConfigError: one is.
+    """
+    tokenizer = tokenizer_of(processor)
+    special = set(tokenizer.all_special_tokens)
+    hidden = [tag for spec in THINK_ANSWER for tag in (spec.open, spec.close) if tag in special]
+    if hidden:
+        raise ConfigError(
+            f"{hidden[0]} is a special token of this tokenizer, which no reward would see; add it with special=False"
+        )
+
+
+def prefilled_tag(processor: Any, prompt: list[dict[str, Any]]) -> str:
+    """What the chat template already writes of the response, such as ``<think>``, or ""."""
+    return prefilled(render_prompt(processor, prompt), THINK_ANSWER)

@@ -1,0 +1,201 @@
+"""GRPO on a tiny real Qwen2.5-VL: it learns from our rewards, looks at its pictures, and resumes exactly."""
+
+import json
+import shutil
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from test_resume import write_data
+
+from balanced_thinking.cli.main import main
+from balanced_thinking.errors import ConfigError
+from balanced_thinking.training.grpo import GRPO_PRESETS, SpreadWarning, StrictGRPOConfig, refuse_hidden_tags
+from tiny import tiny_processor, tiny_tokenizer
+from trainers import flat, load, train
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_data(tmp_path_factory.mktemp("grpo-data") / "data")
+
+
+@pytest.fixture(scope="module")
+def own_reward(tmp_path_factory):
+    """A reward that random weights can earn in part: the share of the letter e."""
+    folder = tmp_path_factory.mktemp("reward")
+    (folder / "letter_reward.py").write_text(
+        "def letters(completions, **columns):\n"
+        "    texts = [c[-1]['content'] for c in completions]\n"
+        "    return [t.count('e') / max(len(t), 1) for t in texts]\n"
+    )
+    return folder
+
+
+def recipe(folder, model, data, **changes):
+    settings = {
+        "model_name_or_path": str(model),
+        "dataset": str(data),
+        "output_dir": str(folder / "run"),
+        "reward_funcs": ["letter_reward.letters", "format"],
+        "max_steps": 4,
+        "per_device_train_batch_size": 8,
+        "num_generations": 4,
+        "max_completion_length": 8,
+        "learning_rate": 1e-3,
+        "bf16": False,
+        "save_steps": 2,
+        "logging_steps": 1,
+        "report_to": "none",
+        "seed": 3,
+        **changes,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return path
+
+
+@pytest.fixture
+def grpo(own_reward, monkeypatch):
+    monkeypatch.chdir(own_reward)
+    return lambda *arguments: main(["grpo", *map(str, arguments)])
+
+
+def logs(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_changes_the_weights_and_resumes_exactly(tiny_folder, data, tmp_path, grpo):
+    """Four steps in one go equal two, then two more from the checkpoint: weights bit for bit, metrics alike."""
+    path = recipe(tmp_path, tiny_folder, data)
+    assert grpo("--config", path) == 0
+    run = tmp_path / "run"
+    whole, start = load_file(run / "model.safetensors"), load_file(tiny_folder / "model.safetensors")
+    assert any(not torch.equal(whole[name], start[name]) for name in whole)
+    rows = [row for row in logs(run) if "reward" in row]
+    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    assert all(row["rewards/format/mean"] == 0 for row in rows)
+    assert any(row["rewards/letters/std"] > 0 for row in rows)
+    done = json.loads((run / "run.json").read_text())
+    assert done["finished"]
+    assert done["stage"]["steps"] == 4
+    assert done["stage"]["tokens"] > 0
+    assert "GRPO" in (run / "README.md").read_text()
+
+    shutil.rmtree(run / "checkpoint-4")
+    for name in ("model.safetensors", "README.md"):
+        (run / name).unlink()
+    (run / "run.json").write_text(json.dumps({**done, "finished": False}))
+    assert grpo("--config", path) == 0
+    again = load_file(run / "model.safetensors")
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+    same = [row for row in logs(run) if "reward" in row]
+    assert [row["reward"] for row in same] == [row["reward"] for row in rows]
+
+
+def test_pictures_reach_the_policy(tiny_folder, data, tmp_path, grpo, monkeypatch):
+    """Log-probabilities of the same completions change when the pictures of the prompts change places."""
+    from balanced_thinking.training import run as module
+
+    made = []
+    original = module.make_grpo_trainer
+    monkeypatch.setattr(module, "make_grpo_trainer", lambda *a: made.append(original(*a)) or made[-1])
+    assert grpo("--config", recipe(tmp_path, tiny_folder, data, max_steps=1, per_device_train_batch_size=32)) == 0
+    trainer = made[0]
+    batch = trainer._buffered_inputs[0]
+    ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
+    mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
+    fields = {name: batch[name] for name in ("image_grid_thw", "num_images", "mm_token_type_ids")}
+    pixels = batch["pixel_values"]
+    with torch.no_grad():
+        shown, swapped = (
+            trainer._get_per_token_logps_and_entropies(
+                trainer.model, ids, mask, batch["completion_ids"].size(1), pixel_values=values, **fields
+            )[0]
+            for values in (pixels, pixels.flip(0))
+        )
+    assert (shown - swapped).abs().max() > 1e-4
+
+
+def test_a_bare_adapter_is_merged_and_kl_has_its_reference(tiny_folder, tiny_rows, data, tmp_path, grpo):
+    from peft import LoraConfig, get_peft_model
+
+    model, _ = load(tiny_folder)
+    torch.manual_seed(0)
+    adapted = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False))
+    adapted.peft_config["default"].base_model_name_or_path = str(tiny_folder)
+    adapted.save_pretrained(tmp_path / "adapter")
+    merged = adapted.merge_and_unload()
+    path = recipe(tmp_path, tmp_path / "adapter", data, max_steps=1, grpo_preset="vision-r1", num_generations=4)
+    assert grpo("--config", path) == 0
+    started, _ = load(tmp_path / "run" / "start")
+    assert torch.allclose(flat(started), flat(merged), atol=1e-6)
+    row = next(row for row in logs(tmp_path / "run") if "reward" in row)
+    assert "kl" in row
+    config = json.loads((tmp_path / "run" / "run.json").read_text())["config"]
+    assert (config["beta"], config["loss_type"], config["num_generations"]) == (0.01, "grpo", 4)
+    assert config["reward_funcs"] == ["letter_reward.letters", "format"]
+
+
+def test_an_sft_folder_is_a_start(tiny_folder, tiny_rows, data, tmp_path, grpo):
+    trained = train(tiny_folder, tiny_rows, tmp_path / "sft", max_steps=1, per_device_train_batch_size=2)
+    trained.save_model(str(tmp_path / "sft"))
+    assert grpo("--config", recipe(tmp_path, tmp_path / "sft", data, max_steps=1)) == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"grpo_preset": "grop"}, "grpo_preset 'grop' is unknown; choose one of trl, vision-r1"),
+        ({"reward_funcs": ["acuracy"]}, "reward 'acuracy' is unknown"),
+        ({"steps_per_generation": 4, "save_steps": 2}, "save_steps to a multiple of 4"),
+        ({"num_iterations": 2, "save_steps": 3}, "save_steps to a multiple of 2"),
+        ({"num_generation": 4}, "unknown key 'num_generation'; did you mean num_generations?"),
+        ({"per_device_train_batch_size": 6}, "divisible"),
+        ({"model_name_or_path": None}, "no model given"),
+    ],
+)
+def test_bad_settings_are_one_line(tiny_folder, data, tmp_path, grpo, capsys, changes, complaint):
+    assert grpo("--config", recipe(tmp_path, tiny_folder, data, **changes)) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert complaint in lines[0]
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_a_reward_that_fails_stops_before_the_model_loads(tiny_folder, data, tmp_path, own_reward, grpo, capsys):
+    (own_reward / "bad_reward.py").write_text("def nan(completions, **columns):\n    return [float('nan')] * 2\n")
+    assert grpo("--config", recipe(tmp_path, tiny_folder, data, reward_funcs=["bad_reward.nan"])) == 2
+    assert "reward nan returned NaN" in capsys.readouterr().err
+
+
+def test_every_preset_is_valid(tmp_path):
+    for fields in GRPO_PRESETS.values():
+        own = {name: value for name, value in fields.items() if name != "reward_funcs"}
+        config = StrictGRPOConfig(str(tmp_path), per_device_train_batch_size=16, **own)
+        assert all(getattr(config, name) == value for name, value in own.items())
+
+
+def test_tags_hidden_from_rewards_are_refused():
+    tokenizer = tiny_tokenizer()
+    refuse_hidden_tags(tiny_processor(tokenizer))
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<think>"]})
+    with pytest.raises(ConfigError, match="<think> is a special token"):
+        refuse_hidden_tags(tokenizer)
+
+
+def test_warnings_name_the_remedy_once(capsys):
+    class State:
+        global_step, is_world_process_zero = 3, True
+
+    callback = SpreadWarning()
+    for share in (0.5, 0.75, 1.0):
+        callback.on_log(None, State, None, logs={"frac_reward_zero_std": share, "completions/clipped_ratio": 0.9})
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert "90%" in lines[0]
+    assert "max_completion_length" in lines[0]
+    assert "75%" in lines[1]
+    assert "num_generations" in lines[1]

@@ -1,0 +1,144 @@
+"""Rewards: what each kind of completion earns, and what a reward of a user may not do."""
+
+import asyncio
+import math
+import pickle
+import sys
+
+import pytest
+
+from balanced_thinking.errors import ConfigError
+from balanced_thinking.training.rewards import (
+    CheckedReward,
+    accuracy_reward,
+    format_reward,
+    hard_reward,
+    load_rewards,
+    try_rewards,
+)
+
+RIGHT = "<think>two\nlines</think>\n<answer>\n7\n</answer>"
+ROW = {"prompt": [{"role": "user", "content": "?"}], "answer": "7", "kind": "number", "choices": None, "id": "a"}
+
+
+def turns(*texts):
+    return [[{"role": "assistant", "content": text}] for text in texts]
+
+
+@pytest.mark.parametrize(
+    ("text", "accuracy", "form"),
+    [
+        (RIGHT, 1.0, 1.0),
+        ("<think>t</think><answer>8</answer>", 0.0, 1.0),
+        ("<think></think><answer>7</answer>", 1.0, 1.0),
+        ("<answer>7</answer>", 1.0, 0.0),
+        ("7", 1.0, 0.0),
+        ("<think>t</think>7", 0.0, 0.0),
+        ("<think>t</think><answer>7", 1.0, 0.0),
+        ("<think>t</think><answer></answer>", 0.0, 0.0),
+        ("<think>t</think><answer>7</answer><answer>7</answer>", 1.0, 0.0),
+        ("<think>t</think><think>t</think><answer>7</answer>", 1.0, 0.0),
+        ("<answer>7</answer><think>t</think>", 0.0, 0.0),
+        ("", 0.0, 0.0),
+    ],
+)
+def test_what_a_completion_earns(text, accuracy, form):
+    columns = {"answer": ["7"], "kind": ["number"]}
+    for completions in ([text], turns(text)):
+        assert accuracy_reward(completions, **columns) == [accuracy]
+        assert format_reward(completions) == [form]
+        assert hard_reward(completions, **columns) == [accuracy * form]
+
+
+def test_a_prefilled_tag_is_part_of_the_form():
+    text = "t</think><answer>7</answer>"
+    assert format_reward([text]) == [0.0]
+    assert format_reward([text], prefix="<think>\n") == [1.0]
+    (reward,) = load_rewards(["hard"], prefix="<think>")
+    assert reward(completions=turns(text), prompts=[None], answer=["7"], kind=["number"], id=["a"]) == [1.0]
+
+
+def test_choices_and_rows_without_reference():
+    columns = {"answer": ["B", None], "kind": ["choice", "text"], "choices": [["a cat", "a dog"], None]}
+    completions = turns("<think>t</think><answer>a dog</answer>", RIGHT)
+    assert accuracy_reward(completions, **columns) == [1.0, None]
+    assert hard_reward(completions, **columns) == [1.0, None]
+
+
+def test_rewards_can_be_pickled_and_are_named():
+    rewards = load_rewards(["accuracy", "format", "hard", "soft_overlong"], max_completion_length=100)
+    assert [reward.__name__ for reward in rewards] == ["accuracy", "format", "hard", "soft_overlong"]
+    again = pickle.loads(pickle.dumps(rewards))
+    assert again[1](completions=turns(RIGHT)) == [1.0]
+
+
+def test_soft_overlong_is_daps_equation_13():
+    """Cap 100, a cache of 20: nothing up to 80 tokens, -1 at the cap, straight between."""
+    (reward,) = load_rewards(["soft_overlong"], max_completion_length=100)
+    ids = [[1] * n for n in (80, 90, 100, 120)]
+    assert reward(completions=turns(*"abcd"), completion_ids=ids) == [0.0, -0.5, -1.0, -1.0]
+
+
+@pytest.mark.parametrize(
+    ("result", "complaint"),
+    [
+        ([1.0], "1 values for 2"),
+        ([1.0, math.nan], "NaN"),
+        ([1.0, math.inf], "infinity"),
+        (["a", 1.0], "numbers"),
+        (None, "numbers"),
+        (0.5, "numbers"),
+    ],
+)
+def test_a_reward_that_answers_wrongly_is_named(result, complaint):
+    reward = CheckedReward("mine", lambda **columns: result)
+    with pytest.raises(ConfigError, match=f"mine.*{complaint}"):
+        reward(completions=turns("a", "b"))
+    with pytest.raises(ConfigError, match="mine"):
+        try_rewards([reward], ROW)
+
+
+def test_none_is_let_through():
+    assert CheckedReward("mine", lambda **columns: [None, 2])(completions=turns("a", "b")) == [None, 2.0]
+
+
+@pytest.fixture
+def own_module(tmp_path, monkeypatch):
+    (tmp_path / "my_rewards.py").write_text(
+        "def short(completions, answer, **columns):\n"
+        "    return [float(len(c[-1]['content']) < 30) for c in completions]\n"
+        "async def slow(completions, **columns):\n    return [0.5] * len(completions)\n"
+        "def broken(completions, no_such_column, **columns):\n    return [0.0] * len(completions)\n"
+        "value = 3\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place])
+    yield
+    sys.modules.pop("my_rewards", None)
+
+
+def test_rewards_of_users_by_dotted_path(own_module):
+    short, slow = load_rewards(["my_rewards.short", "my_rewards.slow"])
+    try_rewards([short, slow], ROW)
+    assert (short.__name__, slow.__name__) == ("short", "slow")
+    assert short(completions=turns("x", "y" * 40), answer=["7", "7"]) == [1.0, 0.0]
+    assert asyncio.run(slow(completions=turns("x"))) == [0.5]
+    with pytest.raises(ConfigError, match=r"broken failed on a trial.*no_such_column.*answer, kind"):
+        try_rewards(load_rewards(["my_rewards.broken"]), ROW)
+
+
+@pytest.mark.parametrize(
+    ("names", "complaint"),
+    [
+        ([], "no reward"),
+        (["accuracy", "accuracy"], "twice"),
+        (["acuracy"], "unknown.*accuracy, format, hard"),
+        (["no.such.module"], "cannot be imported"),
+        (["my_rewards.nothing"], "cannot be imported"),
+        (["my_rewards.value"], "not a function"),
+        (["soft_overlong"], "max_completion_length"),
+    ],
+)
+def test_names_that_lead_nowhere(own_module, names, complaint):
+    with pytest.raises(ConfigError, match=complaint):
+        load_rewards(names)
