@@ -1,6 +1,7 @@
 # Each target sets up everything it needs: only python 3.11+, make and a C compiler must be there.
 #   make demo    the main job: SFT against SCALe-SFT on real icon pictures, table, plots and report under runs/demo
 #   make test    all tests but the long ones (under 10 minutes on 2 cores)
+#   make test-browser   the HTML report in headless Chromium (part of `make test` where one is installed)
 #   make check   formatting, lint, types, contracts (what must hold before a commit)
 # TORCH_INDEX=<url> takes torch and torchvision from another wheel index (for example a CPU-only one).
 PYTHON ?= python3
@@ -12,7 +13,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 
-.PHONY: setup demo test test-long check format clean
+.PHONY: setup demo test test-browser test-long check format clean
 setup: $(READY)
 
 $(READY): pyproject.toml
@@ -28,6 +29,11 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -m "not long"
+
+# Debian: apt-get install chromium. A machine without a browser fails here, and only here.
+test-browser: $(READY)
+	@command -v chromium chromium-browser google-chrome chrome > /dev/null || { echo "make test-browser needs Chromium on the PATH"; exit 2; }
+	$(BIN)/python -m pytest -m browser
 
 test-long: $(READY)
 	$(BIN)/python -m pytest -m long

@@ -85,7 +85,7 @@ def test_the_recipe_of_the_demo_is_valid(tmp_path):
 
     text = files("balanced_thinking.demo").joinpath("recipe.yaml").read_text(encoding="utf-8")
     comparison = read_comparison(yaml.safe_load(text), source="demo/recipe.yaml")
-    trained = [stage for stage in plan_stages(comparison, tmp_path) if stage.kind == "train"]
+    trained = [stage for stage in plan_stages(comparison, tmp_path) if stage.trains]
     assert [stage.arm for stage in trained] == ["sft", "scale"]
     for stage in trained:
         recipe = tmp_path / f"{stage.arm}.yaml"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,27 +13,18 @@ import pytest
 import yaml
 from test_resume import write_data
 
+from balanced_thinking.cli.main import main
 from balanced_thinking.compare.plan import ARMS, plan_stages, read_comparison
-from balanced_thinking.compare.report import write_report
-from balanced_thinking.compare.run import gather
+from balanced_thinking.compare.run import _startable, _without_dependants, gather
 from balanced_thinking.compare.statistics import cells
 from balanced_thinking.errors import ConfigError
-
-PROGRAM = """
-import sys, yaml
-from pathlib import Path
-from balanced_thinking.compare.plan import read_comparison
-from balanced_thinking.compare.run import run_comparison
-values = yaml.safe_load(Path(sys.argv[1]).read_text())
-run_comparison(read_comparison(values, source=sys.argv[1]), Path(sys.argv[2]))
-"""
 
 
 def settings(model: Path, data: Path, **changes):
     return {
         "name": "a small comparison",
         "models": [str(model)],
-        "arms": ["base", "sft", "scale"],
+        "arms": ["base", "sft", "scale", "sft+grpo"],
         "benchmarks": [str(data)],
         "limit": 6,
         "max_new_tokens": 8,
@@ -47,16 +39,33 @@ def settings(model: Path, data: Path, **changes):
             "save_total_limit": 1,
             "bf16": False,
         },
+        "grpo": {
+            "dataset": str(data),
+            "max_steps": 4,
+            "per_device_train_batch_size": 8,
+            "num_generations": 4,
+            "max_completion_length": 8,
+            "learning_rate": 1e-3,
+            "logging_steps": 1,
+            "save_steps": 2,
+            "save_total_limit": 1,
+            "bf16": False,
+        },
         **changes,
     }
 
 
-def start(folder: Path, values: dict, output: Path) -> subprocess.Popen:
+def write(folder: Path, values: dict) -> Path:
     file = folder / "comparison.yaml"
     file.write_text(yaml.safe_dump(values), encoding="utf-8")
+    return file
+
+
+def start(folder: Path, values: dict, output: Path, *more: str) -> subprocess.Popen:
+    file = write(folder, values)
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(file), str(output)],
+        [sys.executable, "-m", "balanced_thinking.cli.main", "compare", str(file), "--output_dir", str(output), *more],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -77,8 +86,8 @@ def finished(tiny_folder, tmp_path_factory):
     while not trained.exists() and process.poll() is None and time.time() < deadline:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert trained.exists()
+    text, _ = process.communicate()
+    assert trained.exists(), text
     text, _ = (again := start(folder, values, output)).communicate(timeout=400)
     assert again.returncode == 0, text
     return read_comparison(values, source="test"), output, text
@@ -87,12 +96,15 @@ def finished(tiny_folder, tmp_path_factory):
 def test_every_arm_has_a_row_with_what_the_report_needs(finished):
     comparison, output, _ = finished
     rows = [json.loads(line) for line in (output / "results.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert [row["arm"] for row in rows] == ["base", "sft", "scale"]
+    assert [row["arm"] for row in rows] == ["base", "sft", "scale", "sft+grpo"]
     assert rows == gather(comparison, output)
     for row in rows:
         assert row["n"] == 6
         assert (row["malformed"] is None) == (row["arm"] == "base")
-        assert [stage["steps"] for stage in row["stages"]] == ([] if row["arm"] == "base" else [6])
+    assert [[(stage["name"], stage["steps"]) for stage in row["stages"]] for row in rows] == [
+        [], [("sft", 6)], [("sft", 6)], [("sft", 6), ("grpo", 4)],
+    ]  # fmt: skip
+    assert rows[3]["stages"][0] == rows[1]["stages"][0], "the SFT before GRPO is that of the arm sft"
     assert rows[1]["stages"][0]["tokens"] == rows[2]["stages"][0]["tokens"]
 
 
@@ -114,28 +126,52 @@ def test_both_arms_saw_the_same_rows_in_the_same_order(finished):
     assert first[0]["loss"] != pytest.approx(second[0]["loss"], rel=1e-3)
 
 
-def test_nothing_is_run_twice(finished, tiny_folder, tmp_path):
+def test_nothing_is_run_twice(finished, tiny_folder, tmp_path, capsys):
     comparison, output, _ = finished
     before = {path: path.stat().st_mtime_ns for path in output.rglob("run.json")}
     values = settings(tiny_folder, Path(comparison.benchmarks[0]))
     text, _ = (again := start(tmp_path, values, output)).communicate(timeout=100)
     assert again.returncode == 0, text
-    assert "5 of 5 stages are complete already" in text
+    assert "7 of 7 stages are complete already" in text
     assert before == {path: path.stat().st_mtime_ns for path in output.rglob("run.json")}
-    text, _ = (other := start(tmp_path, {**values, "limit": 5}, output)).communicate(timeout=100)
-    assert other.returncode != 0
-    assert "other settings (limit)" in text
+    for changes, words in [
+        ({"limit": 5}, "other settings (limit)"),
+        ({"grpo": {**values["grpo"], "beta": 0.1}}, "other settings (grpo)"),
+        (
+            {"recipe": {**values["recipe"], "learnin_rate": 1}},
+            "'learnin_rate'; did you mean learning_rate?",
+        ),
+        ({"models": ["./nowhere"]}, "there is no model folder nowhere"),
+    ]:
+        assert main(["compare", str(write(tmp_path, {**values, **changes})), "--output_dir", str(output)]) == 2
+        assert words in capsys.readouterr().err
+    assert before == {path: path.stat().st_mtime_ns for path in output.rglob("run.json")}
 
 
 def test_the_report_has_table_plots_and_examples(finished):
-    comparison, output, _ = finished
-    report = write_report(comparison, gather(comparison, output), output).read_text(encoding="utf-8")
+    """Through `balanced report`, from the folder alone."""
+    _, output, _ = finished
+    (output / "report.md").unlink()
+    assert main(["report", str(output)]) == 0
+    text = (output / "report.md").read_text(encoding="utf-8")
     for words in ("| base |", "| sft |", "| scale |", "not resolved", "## Examples", "arXiv:2603.18656", "n/a"):
-        assert words in report
-    for name in ("nll", "weights", "accuracy"):
+        assert words in text
+    assert r"time(sft+grpo) / time(scale) = " in text
+    for name in ("nll", "weights", "accuracy", "reward", "trade-off"):
         assert (output / "plots" / f"{name}.png").stat().st_size > 5000
-        assert f"plots/{name}.png" in report
+        assert f"plots/{name}.png" in text
     assert any((output / "examples").iterdir())
+    page = (output / "report.html").read_text(encoding="utf-8")
+    assert page.count("<svg") == 5
+    assert page.count("<article>") == text.count("Right answer:") > 0
+    assert not re.search(r"(src|href)=\"(?!data:|#)", page), "the page needs nothing beside it"
+
+
+def test_a_folder_without_a_comparison_is_one_line(tmp_path, capsys):
+    assert main(["report", str(tmp_path)]) == 2
+    assert "holds no comparison" in capsys.readouterr().err
+    (tmp_path / "comparison.json").write_text("{")
+    assert main(["report", str(tmp_path)]) == 2
 
 
 def test_differences_are_taken_to_sft(finished):
@@ -148,7 +184,9 @@ def test_differences_are_taken_to_sft(finished):
 
 def test_a_plan_is_checked(tiny_folder):
     good = settings(tiny_folder, Path(__file__))
-    assert len(plan_stages(read_comparison({**good, "seeds": [0, 1]}, source="x"), Path("out"))) == 9
+    plan = plan_stages(read_comparison({**good, "seeds": [0, 1]}, source="x"), Path("out"))
+    assert len(plan) == 1 + 2 * 6
+    assert sum(stage.trains for stage in plan) == 2 * 3
     for changes, words in [
         ({"arms": ["sft", "scael"]}, "did you mean scale"),
         ({"armz": []}, "did you mean arms"),
@@ -156,6 +194,8 @@ def test_a_plan_is_checked(tiny_folder):
         ({"seeds": []}, "seeds must be a list"),
         ({"limit": 0}, "limit"),
         ({"recipe": {}}, "dataset"),
+        ({"arms": ["sft+grpo"], "grpo": {}}, "grpo must be a mapping with at least a dataset"),
+        ({"launch": "--num_processes 8"}, "launch must be a list"),
         ({"arms": ["sft", "sft"]}, "twice"),
     ]:
         with pytest.raises(ConfigError, match=words):
@@ -166,5 +206,68 @@ def test_every_arm_makes_a_valid_recipe(tmp_path):
     from balanced_thinking.training.sft_config import ScaleSFTConfig
 
     for name, arm in ARMS.items():
+        if arm.after is not None:
+            assert ARMS[arm.after].recipe is not None
+            continue
         recipe = {key: value for key, value in (arm.recipe or {}).items() if key != "without_think"}
         assert ScaleSFTConfig(str(tmp_path), **recipe).loss in ("scale", "token_mean"), name
+
+
+def test_a_failed_arm_takes_only_what_needs_it(tiny_folder, tmp_path):
+    comparison = read_comparison(settings(tiny_folder, Path(__file__)), source="x")
+    stages = plan_stages(comparison, tmp_path)
+    failed = next(stage for stage in stages if stage.arm == "sft" and stage.trains)
+    left = _without_dependants([stage for stage in stages if stage != failed], failed)
+    assert {stage.arm for stage in left} == {"base", "scale"}
+    evaluation = next(stage for stage in stages if stage.arm == "sft" and not stage.trains)
+    assert len(_without_dependants(stages, evaluation)) == len(stages)
+
+
+def test_timed_trainings_run_alone(tiny_folder, tmp_path):
+    """With GRPO among the arms the seconds of trainings are compared: no training beside anything else."""
+    with_grpo = read_comparison(settings(tiny_folder, Path(__file__)), source="x")
+    without = read_comparison({**settings(tiny_folder, Path(__file__)), "arms": ["base", "sft", "scale"]}, source="x")
+    base, sft, _, scale, *_ = plan_stages(with_grpo, tmp_path)
+    assert (base.kind, sft.kind, scale.kind) == ("evaluate", "sft", "sft")
+    assert _startable([base, sft, scale], [], with_grpo) == [base]
+    assert _startable([sft, scale], [], with_grpo) == [sft]
+    assert _startable([scale], [sft], with_grpo) == []
+    assert _startable([sft, scale], [base], with_grpo) == []
+    assert _startable([base, sft, scale], [], without) == [base, sft]
+
+
+def test_a_dry_run_prints_plan_and_times(finished, tiny_folder, tmp_path):
+    comparison, _, _ = finished
+    values = {**settings(tiny_folder, Path(comparison.benchmarks[0])), "arms": ["sft"]}
+    text, _ = (process := start(tmp_path, values, tmp_path / "out", "--dry-run")).communicate(timeout=200)
+    assert process.returncode == 0, text
+    for words in ("2 stages to run", "sft seed 0: sft", "minutes", "hours"):
+        assert words in text
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.long
+def test_kills_in_every_kind_of_stage_change_nothing(finished, tiny_folder, tmp_path):
+    """Killed in SFT, GRPO and evaluation and started again: the same results in all fields but seconds."""
+    comparison, output, _ = finished
+    values = settings(tiny_folder, Path(comparison.benchmarks[0]))
+    place = tmp_path / "out"
+    arm = place / tiny_folder.name
+    for sign in ("sft/seed-0/metrics.jsonl", "sft+grpo/seed-0/metrics.jsonl", "sft+grpo/seed-0/predictions"):
+        process = start(tmp_path, values, place)
+        while not (arm / sign).exists() and process.poll() is None:
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        text, _ = process.communicate()
+        assert (arm / sign).exists(), text
+    text, _ = (process := start(tmp_path, values, place)).communicate(timeout=400)
+    assert process.returncode == 0, text
+    assert without_seconds(place) == without_seconds(output)
+
+
+def without_seconds(output: Path) -> list[dict]:
+    rows = [json.loads(line) for line in (output / "results.jsonl").read_text(encoding="utf-8").splitlines()]
+    for row in rows:
+        for stage in row["stages"]:
+            del stage["seconds"], stage["cpu_seconds"]
+    return rows

@@ -237,3 +237,21 @@ def test_helpers():
     assert all(sum(parts := split_number(8, 3, rng, least=2)) == 8 and min(parts) >= 2 for _ in range(50))
     one, two = seen_icons()["bird"][:2]
     assert sorted(icon.name for icon in arrange([(one, 4), (two, 5)], rng)).count(one.name) == 4
+
+
+def test_long_traces_are_long_and_end_as_the_short_ones():
+    """Five or six passes: 320 to 620 tokens of the embedded model, every cell named at least four times."""
+    from transformers import AutoTokenizer
+
+    from balanced_thinking.demo.presets import PRESETS
+
+    tokenizer = AutoTokenizer.from_pretrained(PRESETS["tiny-qwen2_5_vl"].shipped)
+    lengths = []
+    for number in range(60):
+        example = icons.make_example("icons-long", "train", number)
+        lengths.append(len(tokenizer(example.think)["input_ids"]))
+        assert all(example.think.count(place) >= 4 for place in POSITIONS)
+        assert "answer" not in example.think
+    assert min(lengths) >= 300
+    assert max(lengths) * 1.2 <= BENCHMARKS["icons-long"].max_new_tokens
+    assert 400 <= sum(lengths) / len(lengths) <= 480

@@ -16,7 +16,9 @@ VERBS = {
     "demo": "SFT and SCALe-SFT on the embedded model and benchmark: training, evaluation, table, report",
     "sft": "train by a recipe: --config recipe.yaml, any field overridable as --field value",
     "grpo": "GRPO from any SFT folder, with rewards on the answer and its form: --config recipe.yaml",
+    "compare": "arms x seeds x models x benchmarks from one YAML: statistics and report, resumable",
     "evaluate": "score a model on benchmarks or any readable data file",
+    "report": "make the report of a comparison again from its folder",
     "presets": "list, build and locate the embedded models",
     "bench": "ratios against naive code and TRL, measured in one run",
     "env": "versions and devices, for bug reports",
@@ -29,6 +31,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Two processes with spinning OpenMP threads slow each other several times; must be set before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if os.environ.get("BALANCED_THINKING_DIE_WITH_PARENT"):
+        from balanced_thinking.compare.run import die_with_parent
+
+        die_with_parent()
     try:
         return _run(arguments)
     except BalancedThinkingError as error:

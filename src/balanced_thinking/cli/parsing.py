@@ -92,13 +92,23 @@ def _config_values(arguments: list[str], types: Sequence[type], prog: str) -> di
     if index >= len(arguments):
         raise ConfigError("--config needs a file")
     values = read_yaml(arguments[index])
-    known = [item.name for kind in types for item in dataclasses.fields(kind)] + ["env"]
+    fields = {key: value for key, value in values.items() if key != "env"}
+    check_keys(fields, types, source=arguments[index], remedy=f"see {prog} --help")
+    return values
+
+
+def check_keys(values: Mapping[str, Any], types: Sequence[type], *, source: str, remedy: str) -> None:
+    """Refuse a key that is no field of the dataclasses.
+
+    Raises:
+        ConfigError: names the key and the nearest field.
+    """
+    known = [item.name for kind in types for item in dataclasses.fields(kind)]
     for key in values:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"see {prog} --help"
-            raise ConfigError(f"{arguments[index]}: unknown key {key!r}; {hint}")
-    return values
+            hint = f"did you mean {near[0]}?" if near else remedy
+            raise ConfigError(f"{source}: unknown key {key!r}; {hint}")
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:

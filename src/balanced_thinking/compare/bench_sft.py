@@ -102,7 +102,7 @@ def _make_steps(options: SFTBenchOptions, folder: Path) -> dict[str, Callable[[]
     from balanced_thinking.data.records import to_dataset
     from balanced_thinking.training.dataset import DataArguments, read_examples
 
-    data = DataArguments(dataset=options.dataset)
+    data = DataArguments(dataset=[options.dataset])
     rows = to_dataset(islice(read_examples(options.dataset, data, split="train"), options.rows))
     makers = {"scale": _ours, "token_mean": _ours, "trl": _stock}
     return {arm: _step(make(arm, options, rows, folder / arm), rows) for arm, make in makers.items()}

@@ -1,22 +1,32 @@
-"""Plots of a comparison as PNG: the nll of think and answer over the steps, the weights, the accuracy.
+"""Plots of a comparison, each as PNG for people and papers and as SVG for the HTML report.
 
 One colour per arm throughout. What it leaves out: the numbers beside them (``report``).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from balanced_thinking.compare.plan import Comparison, Stage, plan_stages
+from balanced_thinking.compare.plan import ARMS, BLANK, Comparison, Stage, plan_stages
 from balanced_thinking.compare.statistics import cells
 from balanced_thinking.runinfo import read_jsonl
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+# Okabe and Ito's palette, which colour-blind readers can tell apart, on light and on dark ground.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#B2A900")
+Curves = Sequence[tuple[Stage, list[dict[str, Any]]]]
 
 
-def write_plots(comparison: Comparison, rows: Sequence[dict[str, Any]], output: Path) -> list[tuple[str, Path]]:
-    """Write the plots that the data allow; (title, path) of each."""
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """A finished plot: its title, and its PNG; the SVG stands beside it."""
+
+    title: str
+    path: Path
+
+
+def write_plots(comparison: Comparison, rows: Sequence[dict[str, Any]], output: Path) -> list[Plot]:
+    """Write the plots that the data allow under ``plots/``."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -24,93 +34,141 @@ def write_plots(comparison: Comparison, rows: Sequence[dict[str, Any]], output: 
     folder.mkdir(parents=True, exist_ok=True)
     colours = {arm: _COLOURS[i % len(_COLOURS)] for i, arm in enumerate(comparison.arms)}
     curves = _curves(comparison, output)
+    makers: list[tuple[str, str, Callable[[], Any]]] = [
+        ("accuracy", "accuracy by arm", lambda: _plot_accuracy(rows, colours)),
+        ("trade-off", "accuracy against training seconds", lambda: _plot_trade_off(rows, colours)),
+        ("nll", "nll of think and answer during SFT", lambda: _plot_panels(curves, colours, _NLL)),
+        ("weights", "weights of think and answer", lambda: _plot_weights(curves, colours)),
+        ("reward", "reward, length and spread during GRPO", lambda: _plot_panels(curves, colours, _GRPO)),
+    ]
     written = []
-    for name, title, make in (
-        ("nll", "nll of think and answer during training", lambda path: _plot_nll(curves, colours, path)),
-        ("weights", "weights of think and answer", lambda path: _plot_weights(curves, colours, path)),
-        ("accuracy", "accuracy by arm", lambda path: _plot_accuracy(rows, colours, path)),
-    ):
-        path = folder / f"{name}.png"
-        if make(path):
-            written.append((title, path))
+    for name, title, make in makers:
+        figure = make()
+        if figure is not None:
+            _save(figure, folder / f"{name}.png")
+            written.append(Plot(title, folder / f"{name}.png"))
     return written
 
 
-def _curves(comparison: Comparison, output: Path) -> list[tuple[Stage, list[dict[str, Any]]]]:
-    trained = [stage for stage in plan_stages(comparison, Path(output)) if stage.kind == "train"]
+def _curves(comparison: Comparison, output: Path) -> Curves:
+    trained = [stage for stage in plan_stages(comparison, Path(output)) if stage.trains]
     found = [(stage, [row for row in read_jsonl(stage.folder / "metrics.jsonl") if "loss" in row]) for stage in trained]
     return [(stage, rows) for stage, rows in found if rows]
 
 
-def _plot_nll(curves: Sequence[tuple[Stage, list[dict[str, Any]]]], colours: dict[str, str], path: Path) -> bool:
+# (key in metrics.jsonl, title, unit)
+_NLL = (
+    ("scale/nll_think", "think", "nats a token"),
+    ("scale/nll_answer", "answer", "nats a token"),
+)
+_GRPO = (
+    ("reward", "reward", "mean of the step"),
+    ("completions/mean_length", "completion length", "tokens"),
+    ("frac_reward_zero_std", "groups without spread", "share"),
+)
+
+
+def _plot_panels(curves: Curves, colours: dict[str, str], panels: Sequence[tuple[str, str, str]]) -> Any:
     logged = {key for _, rows in curves for row in rows for key in row}
-    keys = [key for key in ("scale/nll_think", "scale/nll_answer") if key in logged]
-    if not keys:
-        return False
-    figure, axes = _axes(len(keys))
-    for axis, key in zip(axes, keys, strict=True):
+    panels = [panel for panel in panels if panel[0] in logged]
+    if not panels:
+        return None
+    figure, axes = _axes(len(panels))
+    for axis, (key, title, unit) in zip(axes, panels, strict=True):
         for stage, rows in curves:
-            points = [(row["step"], row[key]) for row in rows if key in row]
-            _line(axis, points, colours[stage.arm], stage.arm)
-        axis.set(title=key.removeprefix("scale/nll_"), xlabel="optimizer step", ylabel="nats a token", ylim=(0, None))
+            _line(axis, [(row["step"], row[key]) for row in rows if row.get(key) is not None], colours, stage.arm)
+        axis.set(title=title, xlabel="optimizer step", ylabel=unit, ylim=(0, None))
         _legend(axis)
-    return _save(figure, path)
+    return figure
 
 
-def _plot_weights(curves: Sequence[tuple[Stage, list[dict[str, Any]]]], colours: dict[str, str], path: Path) -> bool:
+def _plot_weights(curves: Curves, colours: dict[str, str]) -> Any:
     weighted = [(stage, rows) for stage, rows in curves if any("scale/weight_answer" in row for row in rows)]
-    seeds = {stage.seed for stage, _ in weighted}
-    first = [(stage, rows) for stage, rows in weighted if stage.seed == min(seeds)]
-    if not first:
-        return False
+    if not weighted:
+        return None
+    seed = min(stage.seed for stage, _ in weighted)
     figure, (axis,) = _axes(1)
-    for stage, rows in first:
+    for stage, rows in weighted:
         for key, style in (("scale/weight_think", "--"), ("scale/weight_answer", "-")):
-            points = [(row["step"], row[key]) for row in rows if key in row]
-            _line(axis, points, colours[stage.arm], f"{stage.arm}: {key.removeprefix('scale/weight_')}", style=style)
+            if stage.seed == seed:
+                points = [(row["step"], row[key]) for row in rows if key in row]
+                label = f"{stage.arm}: {key.removeprefix('scale/weight_')}"
+                _line(axis, points, colours, stage.arm, label=label, style=style)
     axis.set(title="segment weights", xlabel="optimizer step", ylabel="weight", ylim=(0, None))
     _legend(axis)
-    return _save(figure, path)
+    return figure
 
 
-def _plot_accuracy(rows: Sequence[dict[str, Any]], colours: dict[str, str], path: Path) -> bool:
+def _plot_accuracy(rows: Sequence[dict[str, Any]], colours: dict[str, str]) -> Any:
     found = cells(rows)
     if not found:
-        return False
-    figure, axes = _axes(len(found), width=3.2)
+        return None
+    figure, axes = _axes(len(found), width=1.4 + 0.45 * len(colours))
     for axis, ((model, benchmark), arms) in zip(axes, found.items(), strict=True):
         heights = [100 * cell.accuracy for cell in arms.values()]
         errors = [196 * cell.standard_error for cell in arms.values()]
         bars = axis.bar(list(arms), heights, yerr=errors, capsize=3, color=[colours[arm] for arm in arms])
-        axis.bar_label(bars, fmt="%.1f", padding=3)
+        axis.bar_label(bars, fmt="%.1f", padding=3, fontsize=8)
         axis.set(title=f"{benchmark}\n{Path(model).name}", ylabel="accuracy % (95 %)", ylim=(0, 105))
-        axis.tick_params(axis="x", rotation=30)
-    return _save(figure, path)
+        axis.tick_params(axis="x", rotation=40)
+    return figure
 
 
-def _line(axis: Any, points: Sequence[tuple[float, float]], colour: str, label: str, *, style: str = "-") -> None:
+def _plot_trade_off(rows: Sequence[dict[str, Any]], colours: dict[str, str]) -> Any:
+    """One point an arm: what its training cost and what it gave; with GRPO, a line from the SFT that it starts from."""
+    found = {place: arms for place, arms in cells(rows).items() if not place[1].endswith(BLANK)}
+    if not any(cell.seconds for arms in found.values() for cell in arms.values()):
+        return None
+    figure, axes = _axes(len(found))
+    for axis, ((model, benchmark), arms) in zip(axes, found.items(), strict=True):
+        for arm, cell in arms.items():
+            at, height = cell.seconds or 0.0, 100 * cell.accuracy
+            start = arms.get(ARMS[arm].after or "")
+            if start is not None and start.seconds:
+                axis.plot([start.seconds, at], [100 * start.accuracy, height], ":", color=colours[arm], linewidth=1)
+            axis.errorbar(at, height, yerr=196 * cell.standard_error, fmt="o", capsize=3, color=colours[arm], label=arm)
+        axis.set(title=f"{benchmark}\n{Path(model).name}", xlabel="training seconds", ylabel="accuracy % (95 %)")
+        _legend(axis)
+    return figure
+
+
+def _line(
+    axis: Any,
+    points: Sequence[tuple[float, float]],
+    colours: dict[str, str],
+    arm: str,
+    *,
+    label: str = "",
+    style: str = "-",
+) -> None:
     if points:
         steps, values = zip(*points, strict=True)
-        axis.plot(steps, values, style, color=colour, label=label, linewidth=1.4, alpha=0.9)
+        # An SFT that only stands before GRPO is no arm of its own in the table.
+        axis.plot(steps, values, style, color=colours.get(arm, _COLOURS[6]), label=label or arm, linewidth=1.3)
 
 
 def _legend(axis: Any) -> None:
     handles, labels = axis.get_legend_handles_labels()
     once = dict(zip(labels, handles, strict=True))
-    axis.legend(once.values(), once.keys(), frameon=False)
+    axis.legend(once.values(), once.keys(), frameon=False, fontsize=8)
 
 
-def _axes(count: int, *, width: float = 4.8) -> tuple[Any, list[Any]]:
+def _axes(count: int, *, width: float = 4.4) -> tuple[Any, list[Any]]:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(1, count, figsize=(width * count, 3.6), squeeze=False)
     return figure, list(axes[0])
 
 
-def _save(figure: Any, path: Path) -> bool:
+def _save(figure: Any, path: Path) -> None:
+    """PNG on white; SVG without ground, its black turned to the text colour of the page that shows it."""
     import matplotlib.pyplot as plt
 
     figure.tight_layout()
-    figure.savefig(path, dpi=130)
+    figure.savefig(path, dpi=110)
+    with plt.rc_context({"svg.fonttype": "none", "svg.hashsalt": path.stem}):
+        figure.savefig(path.with_suffix(".svg"), transparent=True, metadata={"Date": None})
     plt.close(figure)
-    return True
+    svg = path.with_suffix(".svg")
+    text = svg.read_text(encoding="utf-8").replace("#000000", "currentColor")
+    svg.write_text(text[text.index("<svg") :], encoding="utf-8")

@@ -18,12 +18,13 @@ from typing import Any
 
 import yaml
 
-from balanced_thinking.compare.plan import ARMS, BLANK, Comparison, Stage, plan_stages
+from balanced_thinking.compare.plan import ARMS, Comparison, Stage, plan_stages, training_stages
 from balanced_thinking.errors import ConfigError
 from balanced_thinking.runinfo import content_hash, read_jsonl, run_info, write_json, write_text
 
 RESULTS_FILE = "results.jsonl"
 _POLL_SECONDS = 0.5
+DIE_WITH_PARENT = "BALANCED_THINKING_DIE_WITH_PARENT"
 
 
 @dataclass
@@ -57,7 +58,7 @@ def run_comparison(comparison: Comparison, output: Path, *, resolve: Any = str) 
     show = _Display(stages, waiting)
     try:
         while waiting or running:
-            for stage in _startable(waiting, running, comparison.jobs):
+            for stage in _startable(waiting, [item.stage for item in running], comparison):
                 waiting.remove(stage)
                 running.append(_start(stage, comparison, models[stage.model]))
             time.sleep(_POLL_SECONDS)
@@ -68,7 +69,7 @@ def run_comparison(comparison: Comparison, output: Path, *, resolve: Any = str) 
                 show.ended(item, ok=ok)
                 if not ok:
                     failed.append(item.stage)
-                    waiting = [stage for stage in waiting if item.stage.folder not in stage.needs]
+                    waiting = _without_dependants(waiting, item.stage)
                 _write_results(gather(comparison, output), output)
     finally:
         for item in running:
@@ -85,16 +86,31 @@ def run_comparison(comparison: Comparison, output: Path, *, resolve: Any = str) 
     return rows
 
 
+def run_stage(stage: Stage, comparison: Comparison, model: str) -> None:
+    """Run one stage to its end.
+
+    Raises:
+        ConfigError: it failed; with the end of its log.
+    """
+    item = _start(stage, comparison, model)
+    try:
+        code = item.process.wait()
+    finally:
+        item.process.kill()
+    if code != 0 or not is_done(stage):
+        raise ConfigError(f"{stage.label} failed with code {code}: {_tail(item.log, 1)[0].removeprefix('balanced: ')}")
+
+
 def is_done(stage: Stage) -> bool:
     """Whether the stage's own files say that it is complete."""
-    if stage.kind == "train":
-        return bool(_read(stage.folder / "run.json").get("finished"))
+    if stage.trains:
+        return _finished(stage.folder)
     return metrics_file(stage).is_file()
 
 
 def metrics_file(stage: Stage) -> Path:
     """Where an evaluation puts its figures when it is complete."""
-    return stage.output / "metrics" / f"{Path(stage.benchmark).stem}.json"
+    return stage.output / "metrics" / f"{stage.file_name}.json"
 
 
 def gather(comparison: Comparison, output: Path) -> list[dict[str, Any]]:
@@ -108,9 +124,9 @@ def gather(comparison: Comparison, output: Path) -> list[dict[str, Any]]:
                     "model": stage.model,
                     "arm": stage.arm,
                     "seed": stage.seed,
-                    "benchmark": Path(stage.benchmark).stem + (BLANK if stage.blank_images else ""),
+                    "benchmark": stage.questions,
                     **{key: figures.get(key) for key in _RESULT_FIELDS},
-                    "stages": _timings(stage),
+                    "stages": [_timing(trained) for trained in _trainings(comparison, output, stage)],
                 }
             )
     return rows
@@ -122,11 +138,26 @@ _RESULT_FIELDS = (
 )  # fmt: skip
 
 
-def _timings(stage: Stage) -> list[dict[str, Any]]:
+def _trainings(comparison: Comparison, output: Path, stage: Stage) -> list[Stage]:
+    return training_stages(comparison, output, model=stage.model, arm=stage.arm, seed=stage.seed)
+
+
+def _timing(stage: Stage) -> dict[str, Any]:
     timing = _read(stage.folder / "run.json").get("stage", {})
-    if not timing:
-        return []
-    return [{"name": "sft", **{key: timing.get(key) for key in ("seconds", "cpu_seconds", "steps", "tokens")}}]
+    return {"name": stage.kind, **{key: timing.get(key) for key in ("seconds", "cpu_seconds", "steps", "tokens")}}
+
+
+def _finished(folder: Path) -> bool:
+    return bool(_read(folder / "run.json").get("finished"))
+
+
+def _without_dependants(stages: Sequence[Stage], failed: Stage) -> list[Stage]:
+    """The stages that can still run after a training failed: not its evaluations, nor what starts from it."""
+    lost = {failed.folder} if failed.trains else set()
+    for stage in stages:  # a training stands before what starts from it
+        if stage.trains and stage.start in lost:
+            lost.add(stage.folder)
+    return [stage for stage in stages if stage.start not in lost and stage.folder not in lost]
 
 
 def _write_results(rows: Sequence[dict[str, Any]], output: Path) -> None:
@@ -136,7 +167,7 @@ def _write_results(rows: Sequence[dict[str, Any]], output: Path) -> None:
 def _same_settings(comparison: Comparison, output: Path) -> None:
     """Refuse a folder that holds something else; seeds, arms and benchmarks may be added to."""
     settings = json.loads(json.dumps(vars(comparison), default=list))
-    fixed = {key: settings[key] for key in ("models", "recipe", "limit", "max_new_tokens")}
+    fixed = {key: settings[key] for key in ("models", "recipe", "grpo", "limit", "max_new_tokens")}
     file = output / "comparison.json"
     before = _read(file).get("fixed")
     if before is not None and content_hash(before) != content_hash(fixed):
@@ -148,16 +179,17 @@ def _same_settings(comparison: Comparison, output: Path) -> None:
     write_json(file, {**run_info(settings), "fixed": fixed})
 
 
-def _startable(waiting: Sequence[Stage], running: Sequence[Running], jobs: int) -> list[Stage]:
-    """Stages whose needs are met; never two in one folder at once."""
-    taken = {item.stage.folder for item in running}
-    chosen: list[Stage] = []
+def _startable(waiting: Sequence[Stage], running: Sequence[Stage], comparison: Comparison) -> list[Stage]:
+    """Stages that can start now; never two in one folder at once, and no timed training beside anything else."""
+    taken = {stage.folder for stage in running}
+    busy, chosen = list(running), []
     for stage in waiting:
-        if len(running) + len(chosen) >= jobs:
+        timed = comparison.with_grpo and any(other.trains for other in (stage, *busy))
+        if len(busy) >= comparison.jobs or (timed and busy):
             break
-        ready = all(bool(_read(folder / "run.json").get("finished")) for folder in stage.needs)
-        if ready and stage.folder not in taken:
+        if stage.folder not in taken and (stage.start is None or _finished(stage.start)):
             taken.add(stage.folder)
+            busy.append(stage)
             chosen.append(stage)
     return chosen
 
@@ -169,22 +201,28 @@ def _start(stage: Stage, comparison: Comparison, model: str) -> Running:
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
     with log.open("a", encoding="utf-8") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "balanced_thinking.cli.main", *_command(stage, comparison, model)],
+            [sys.executable, *_launcher(stage, comparison), *_command(stage, comparison, model)],
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
-            env=environment,
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            env={**environment, DIE_WITH_PARENT: "1"},
+            preexec_fn=die_with_parent if sys.platform == "linux" else None,
         )
     return Running(stage, process, log)
 
 
+def _launcher(stage: Stage, comparison: Comparison) -> list[str]:
+    launched = ["-m", "accelerate.commands.launch", *comparison.launch] if stage.trains and comparison.launch else []
+    return [*launched, "-m", "balanced_thinking.cli.main"]
+
+
 def _command(stage: Stage, comparison: Comparison, model: str) -> list[str]:
-    if stage.kind == "train":
+    start = model if stage.start is None else str(stage.start)
+    if stage.trains:
         recipe = stage.folder / "recipe.yaml"
-        write_text(recipe, yaml.safe_dump({"model_name_or_path": model, **stage.recipe}, sort_keys=False))
-        return ["sft", "--config", str(recipe)]
-    command = ["evaluate", "--model", model if ARMS[stage.arm].recipe is None else str(stage.folder)]
+        write_text(recipe, yaml.safe_dump({"model_name_or_path": start, **stage.recipe}, sort_keys=False))
+        return [stage.kind, "--config", str(recipe)]
+    command = ["evaluate", "--model", start]
     command += ["--benchmark", stage.benchmark, "--output_dir", str(stage.output)]
     for name in ("limit", "max_new_tokens"):
         if getattr(comparison, name) is not None:
@@ -195,8 +233,11 @@ def _command(stage: Stage, comparison: Comparison, model: str) -> list[str]:
     return command
 
 
-def _die_with_parent() -> None:
-    """A killed comparison must not leave a stage behind that writes into the folder of its successor (Linux)."""
+def die_with_parent() -> None:
+    """A killed comparison must not leave a stage behind that writes into the folder of its successor (Linux).
+
+    Called by each process of a stage, since `accelerate launch` puts processes of its own between.
+    """
     import ctypes
 
     pr_set_pdeathsig = 1
@@ -212,18 +253,22 @@ def _read(path: Path) -> dict[str, Any]:
 
 def progress_of(stage: Stage, limit: int | None) -> tuple[int, int | None, str]:
     """(done, total or None, figures) of a running stage, from the files that it writes."""
-    if stage.kind == "train":
+    if stage.trains:
         rows = read_jsonl(stage.folder / "metrics.jsonl")
         last = next((row for row in reversed(rows) if "loss" in row), None)
         if last is None:
             return 0, stage.recipe.get("max_steps"), ""
-        keys = ("scale/nll_think", "scale/nll_answer")
+        keys = ("scale/nll_think", "scale/nll_answer", "reward")
         figures = "  ".join(f"{key.removeprefix('scale/')} {last[key]:.2f}" for key in keys if key in last)
         return last["step"], last["total_steps"], figures
-    file = stage.output / "predictions" / f"{Path(stage.benchmark).stem}.jsonl"
+    file = stage.output / "predictions" / f"{stage.file_name}.jsonl"
     rows = read_jsonl(file)
     right = sum(bool(row.get("correct")) for row in rows)
     return len(rows), limit, f"accuracy {100 * right / len(rows):.1f} %" if rows else ""
+
+
+def _tail(log: Path, lines: int) -> list[str]:
+    return log.read_text(encoding="utf-8", errors="replace").strip().split("\n")[-lines:]
 
 
 class _Display:
@@ -268,8 +313,7 @@ class _Display:
         mark = "done" if ok else f"FAILED with code {item.process.returncode}, see {item.log}"
         self.console.print(f"{label}: {mark} in {seconds:.0f} s  {figures if ok else ''}", highlight=False)
         if not ok:
-            tail = item.log.read_text(encoding="utf-8", errors="replace").strip().split("\n")[-8:]
-            self.console.print("\n".join(f"    {line}" for line in tail), highlight=False, markup=False)
+            self.console.print("\n".join(f"    {line}" for line in _tail(item.log, 8)), highlight=False, markup=False)
 
     def close(self) -> None:
         """Leave the terminal as it was."""

@@ -2,7 +2,8 @@
 
     difference = mean over seeds and questions of correct(arm) - correct(sft), both on the same questions
 
-What it leaves out: the intervals themselves (``evaluation.metrics``) and how they are shown (``report``). Torch-free.
+The paper's three claims are put the same way, each with our verdict. What it leaves out: the intervals themselves
+(``evaluation.metrics``) and how they are shown (``report``). Torch-free.
 """
 
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ class Cell:
         n: Questions per seed.
         seeds: How many.
         malformed: Mean share of malformed responses; None where the arm's format has no think.
+        kinds: Mean share of each kind of malformed response that occurs.
         truncated: Mean share that reached the cap.
         think_tokens: Mean tokens inside the think tags; None where there are none.
         answer_tokens: Mean tokens inside the answer tags.
@@ -36,6 +38,7 @@ class Cell:
     n: int
     seeds: int
     malformed: float | None
+    kinds: dict[str, float]
     truncated: float
     think_tokens: float | None
     answer_tokens: float | None
@@ -84,16 +87,20 @@ def _cell(rows: Sequence[dict[str, Any]], reference: Sequence[dict[str, Any]]) -
         n=rows[0]["n"],
         seeds=count,
         malformed=_mean(rows, "malformed"),
+        kinds=_kinds(rows),
         truncated=_mean(rows, "truncated") or 0.0,
         think_tokens=_mean(rows, "think_tokens"),
         answer_tokens=_mean(rows, "answer_tokens"),
         seconds=_seconds(rows),
-        difference=_difference(rows, reference),
+        difference=paired_over_seeds(rows, reference),
     )
 
 
-def _difference(rows: Sequence[dict[str, Any]], reference: Sequence[dict[str, Any]]) -> SeedDifference | None:
-    """Over the seeds that both have; an arm without training (one row) is set against every seed of the reference."""
+def paired_over_seeds(rows: Sequence[dict[str, Any]], reference: Sequence[dict[str, Any]]) -> SeedDifference | None:
+    """Rows of one arm minus rows of another on one benchmark, over the seeds that both have; None if they share none.
+
+    An arm without training (one row) is set against every seed of the reference.
+    """
     by_seed = {row["seed"]: row for row in reference}
     if len(rows) == 1 and not rows[0]["stages"]:
         pairs = [(rows[0], other) for other in reference]
@@ -106,6 +113,11 @@ def _difference(rows: Sequence[dict[str, Any]], reference: Sequence[dict[str, An
     return seed_difference([a for a, _ in bits], [b for _, b in bits])
 
 
+def _kinds(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    names = sorted({name for row in rows for name in row["malformed_kinds"] or {}})
+    return {name: sum((row["malformed_kinds"] or {}).get(name, 0.0) for row in rows) / len(rows) for name in names}
+
+
 def _mean(rows: Sequence[dict[str, Any]], key: str) -> float | None:
     values = [row[key] for row in rows if row[key] is not None]
     return sum(values) / len(values) if values else None
@@ -114,3 +126,74 @@ def _mean(rows: Sequence[dict[str, Any]], key: str) -> float | None:
 def _seconds(rows: Sequence[dict[str, Any]]) -> float | None:
     sums = [sum(stage["seconds"] for stage in row["stages"]) for row in rows if row["stages"]]
     return sum(sums) / len(sums) if sums else None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A sentence of the paper's abstract, and what these results say of it.
+
+    Attributes:
+        sentence: The claim.
+        verdict: ``holds``, ``does not hold`` or ``not resolved``.
+        figures: The difference with its interval, and the ratio of times where the claim names one.
+    """
+
+    sentence: str
+    verdict: str
+    figures: str
+
+
+def claims(rows: Sequence[dict[str, Any]]) -> list[Claim]:
+    """The claims that the arms in ``rows`` (one model, one benchmark) can speak to."""
+    arms: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        arms.setdefault(row["arm"], []).append(row)
+    found = []
+    if (first := _compared(arms, "scale", "sft")) is not None:
+        found.append(Claim("SCALe-SFT is more accurate than plain SFT", _sign(first), _points(first)))
+    if (second := _compared(arms, "scale", "sft+grpo")) is not None:
+        verdict = "does not hold" if second.resolved and second.difference < 0 else "holds"
+        if not second.resolved:
+            verdict = "not told apart"
+        times = [_seconds(arms[arm]) for arm in ("sft+grpo", "scale")]
+        ratio = f"; SFT + GRPO took {times[0] / times[1]:.1f} times as long" if times[0] and times[1] else ""
+        sentence = "SCALe-SFT is level with SFT + GRPO, at about a seventh of its training time"
+        found.append(Claim(sentence, verdict, _points(second) + ratio))
+    others = [arm for arm in arms if arm != "scale+grpo"]
+    if "scale+grpo" in arms and len(others) > 1:
+        best = max(others, key=lambda arm: sum(row["accuracy"] for row in arms[arm]) / len(arms[arm]))
+        third = _compared(arms, "scale+grpo", best)
+        if third is not None:
+            figures = f"{_points(third)} to {best}, the best of the others"
+            found.append(Claim("SCALe-SFT followed by GRPO is the most accurate of all", _sign(third), figures))
+    return found
+
+
+def _compared(arms: dict[str, list[dict[str, Any]]], arm: str, reference: str) -> SeedDifference | None:
+    return paired_over_seeds(arms[arm], arms[reference]) if arm in arms and reference in arms else None
+
+
+def _sign(difference: SeedDifference) -> str:
+    if not difference.resolved:
+        return "not resolved"
+    return "holds" if difference.difference > 0 else "does not hold"
+
+
+def _points(difference: SeedDifference) -> str:
+    low, high = widest(difference)
+    return f"{100 * difference.difference:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]"
+
+
+def time_ratio(rows: Sequence[dict[str, Any]], long: str = "sft+grpo", short: str = "scale") -> str | None:
+    """One sentence: how much longer one arm trained than another, at which accuracies; None without both."""
+    of = {arm: [row for row in rows if row["arm"] == arm] for arm in (long, short)}
+    times = [_seconds(found) for found in of.values()]
+    if not times[0] or not times[1]:
+        return None
+    accuracy = [100 * sum(row["accuracy"] for row in found) / len(found) for found in of.values()]
+    steps = {stage["name"]: stage["steps"] for stage in of[long][0]["stages"]}
+    return (
+        f"time({long}) / time({short}) = {times[0]:.0f} s / {times[1]:.0f} s = {times[0] / times[1]:.2f}, at "
+        f"{accuracy[0]:.1f} % and {accuracy[1]:.1f} %; {steps.get('grpo')} GRPO steps after {steps.get('sft')} SFT "
+        "steps. The number of GRPO steps is a choice, and so is this ratio; the paper's is about 7."
+    )

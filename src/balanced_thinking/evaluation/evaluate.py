@@ -8,7 +8,6 @@ how a benchmark is made (``benchmarks``), the decode loop (``generation``).
 import difflib
 import hashlib
 import json
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -115,21 +114,19 @@ def find_benchmark(benchmark: str | PathLike, *, limit: int | None = None) -> Ta
         EvaluationError: neither a known name nor an existing path; no questions; a reference no answer can match.
         DataError: the data file cannot be read.
     """
-    from balanced_thinking.evaluation.benchmarks import BENCHMARKS
+    from balanced_thinking.evaluation.benchmarks import BENCHMARKS, file_name
 
     asked, _, split = fspath(benchmark).partition(":")
     if asked in BENCHMARKS:
         known = BENCHMARKS[asked]
-        name = f"{asked}-{split}" if split not in ("", "test") else asked
         cap, source = known.max_new_tokens, iter(known.load(split or "test"))
     elif Path(benchmark).exists():
         from balanced_thinking.data.records import load_examples
 
-        path = Path(benchmark).resolve()
-        name, cap, source = _file_name(path), DEFAULT_MAX_NEW_TOKENS, load_examples(path, on_missing="train")
+        cap, source = DEFAULT_MAX_NEW_TOKENS, load_examples(Path(benchmark).resolve(), on_missing="train")
     else:
         raise EvaluationError(_unknown(fspath(benchmark), list(BENCHMARKS)))
-    examples = list(islice(source, limit))
+    name, examples = file_name(benchmark), list(islice(source, limit))
     if not examples:
         raise EvaluationError(f"{fspath(benchmark)} holds no questions; check the file")
     for example in examples:
@@ -368,10 +365,6 @@ def _reference(image: Any) -> str | None:
     if isinstance(image, dict):
         image = image.get("path")
     return fspath(image) if isinstance(image, str | PathLike) else None
-
-
-def _file_name(path: Path) -> str:
-    return re.sub(r"[^\w.-]+", "-", path.name if path.is_dir() else path.stem)
 
 
 def _short(value: Any) -> str:

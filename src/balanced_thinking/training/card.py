@@ -26,6 +26,7 @@ def write_card(folder: Path, run: dict[str, Any], history: Sequence[dict[str, An
         "tags": ["balanced-thinking", "trl", config["method"], *(["scale"] if config.get("loss") == "scale" else [])],
     }
     last: dict[str, Any] = next((entry for entry in reversed(history) if "loss" in entry), {})
+    datasets = ", ".join(f"`{name}`" for name in config.get("dataset") or [])
     rows = [f"| {name} | {config[name]} |" for name in _SHOWN if config.get(name) not in (None, "")]
     figures = [f"| {name} | {value:.4g} |" for name, value in last.items() if isinstance(value, int | float)]
     stage = run.get("stage", {})
@@ -35,7 +36,7 @@ def write_card(folder: Path, run: dict[str, Any], history: Sequence[dict[str, An
         "---",
         f"# {folder.name}",
         "",
-        f"Fine-tuned from `{config.get('model_name_or_path')}` on `{config.get('dataset')}` with balanced-thinking: "
+        f"Fine-tuned from `{config.get('model_name_or_path')}` on {datasets} with balanced-thinking: "
         + _method(config),
         "",
         "```python",

@@ -20,21 +20,27 @@ class DataArguments:
     """Where a run takes its examples from.
 
     Attributes:
-        dataset: A benchmark's name (its train split), or a file or folder in a known format.
+        dataset: Benchmark names (their train split), files or folders in a known format; several are mixed.
+        dataset_fractions: Share of each data set that is used, evenly spread over it; unset: all of every one.
         dataset_format: Name of the format; unset: found out, and said.
         image_root: Folder to which relative picture paths belong; unset: the data file's.
         answer_from: Where the answer stands when there is no answer tag: tag, boxed, after_think or field.
         on_missing: A row without reasoning: train, skip or error.
         columns: Our names to the file's as JSON, for renamed columns, such as ``{"completion": "response"}``.
         allow_outside: Whether picture paths may lead out of the data's folder.
-        limit: Use only the first so many examples.
+        limit: Use only the first so many examples of each data set.
         eval_dataset: Data for the evaluation loss, like ``dataset`` (a benchmark's name: its val split).
         eval_fraction: Hold out this share of the pictures, with all their questions, for the evaluation loss.
         without_think: Train on ``<answer>..</answer>`` alone (the arm ``answer-only``).
         system_prompt: Put before every prompt; the same in training and evaluation.
     """
 
-    dataset: str = field(default="", metadata={"help": "Benchmark name, file or folder to train on."})
+    dataset: list[str] = field(
+        default_factory=list, metadata={"help": "Benchmark names, files or folders to train on; several are mixed."}
+    )
+    dataset_fractions: list[float] | None = field(
+        default=None, metadata={"help": "Share of each data set that is used; unset: all of every one."}
+    )
     dataset_format: str | None = field(default=None, metadata={"help": "Data format; unset: found out."})
     image_root: str | None = field(default=None, metadata={"help": "Folder of relative picture paths."})
     answer_from: str | None = field(default=None, metadata={"help": "tag, boxed, after_think or field."})
@@ -50,7 +56,15 @@ class DataArguments:
     system_prompt: str | None = field(default=None, metadata={"help": "System prompt of training and evaluation."})
 
     def __post_init__(self) -> None:
+        self.dataset = [self.dataset] if isinstance(self.dataset, str) else list(self.dataset)
         self.columns = decoded("columns", self.columns, dict)
+        if self.dataset_fractions is not None:
+            if len(self.dataset_fractions) != len(self.dataset):
+                raise ConfigError(
+                    f"dataset_fractions has {len(self.dataset_fractions)} entries for {len(self.dataset)} data sets"
+                )
+            if not all(0 < fraction <= 1 for fraction in self.dataset_fractions):
+                raise ConfigError(f"dataset_fractions must lie above 0 and at most at 1, not {self.dataset_fractions}")
         if not 0 <= self.eval_fraction < 1:
             raise ConfigError(f"eval_fraction must be at least 0 and below 1, not {self.eval_fraction}")
         if self.eval_fraction and self.eval_dataset:
@@ -63,9 +77,12 @@ def load_data(data: DataArguments) -> tuple[Any, Any]:
     """Training and evaluation data sets (the second may be None)."""
     if not data.dataset:
         raise ConfigError("no data set given; name one with --dataset (a benchmark, a file or a folder)")
-    examples = list(_limited(read_examples(data.dataset, data, split="train"), data.limit))
-    if not examples:
-        raise DataError("the data set holds no example", file=data.dataset, remedy="give a file with records")
+    examples: list[Example] = []
+    for name, fraction in zip(data.dataset, data.dataset_fractions or [1.0] * len(data.dataset), strict=True):
+        found = list(_spread(_limited(read_examples(name, data, split="train"), data.limit), fraction))
+        if not found:
+            raise DataError("the data set holds no example", file=name, remedy="give a file with records")
+        examples += found
     held_out: Sequence[Example] = []
     if data.eval_dataset:
         held_out = list(read_examples(data.eval_dataset, data, split="val"))
@@ -123,6 +140,11 @@ def _limited(examples: Iterable[Example], limit: int | None) -> Iterator[Example
         if limit is not None and number >= limit:
             return
         yield example
+
+
+def _spread(examples: Iterable[Example], fraction: float) -> Iterator[Example]:
+    """Every example at which ``fraction`` times its number passes a whole number: that share, evenly spread."""
+    return (example for n, example in enumerate(examples) if int((n + 1) * fraction) > int(n * fraction))
 
 
 def _picture_key(example: Example) -> bytes:

@@ -81,7 +81,7 @@ def _run(data: DataArguments, config: Any, model: ModelConfig, extra: dict[str, 
     try:
         trainer = make(train, evaluation)
     except DataError as error:
-        raise error.at(file=data.dataset) from error
+        raise error.at(file=", ".join(data.dataset)) from error
     checkpoint, passed_over = last_checkpoint(folder)
     for line in passed_over:
         print(line)

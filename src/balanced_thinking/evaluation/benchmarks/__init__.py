@@ -3,11 +3,15 @@
 To add one: a module beside this one with a ``load(split)``, and an entry in ``BENCHMARKS``.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from os import PathLike, fspath
+from pathlib import Path
 
 from balanced_thinking.data.example import Example
+from balanced_thinking.evaluation.benchmarks import easy_vqa
 from balanced_thinking.evaluation.benchmarks.icons import load_split
 
 
@@ -34,4 +38,25 @@ BENCHMARKS: dict[str, Benchmark] = {
         160,
         partial(load_split, "icons-unseen"),
     ),
+    "icons-long": Benchmark(
+        "icons-long",
+        "icons with traces of 320 to 620 tokens, 440 on average (train 20,000, val 1,000, test 2,000)",
+        750,
+        partial(load_split, "icons-long"),
+    ),
+    "easy-vqa": Benchmark(
+        "easy-vqa",
+        "the published easy-VQA: one coloured shape, 13 answers (train 36,631, val 1,944, test 9,673)",
+        128,
+        easy_vqa.load,
+    ),
 }
+
+
+def file_name(benchmark: str | PathLike) -> str:
+    """The stem of the files of an evaluation: ``icons``, ``icons-val`` for ``icons:val``, or a data file's own stem."""
+    asked, _, split = fspath(benchmark).partition(":")
+    if asked in BENCHMARKS:
+        return asked if split in ("", "test") else f"{asked}-{split}"
+    path = Path(benchmark).resolve()
+    return re.sub(r"[^\w.-]+", "-", path.name if path.is_dir() else path.stem)

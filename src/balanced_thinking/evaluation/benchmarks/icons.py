@@ -2,7 +2,8 @@
 
 In the manner of IconQA; every picture, question, trace and answer is made by a program from real icons, the same on
 every machine with the same package versions. Splits are written once, as JSONL and PNG in TRL's form, under the cache
-and read back by the reader that serves a user's files. ``icons-unseen`` shows only icons that no training has seen.
+and read back by the reader that serves a user's files. ``icons-unseen`` shows only icons that no training has seen;
+``icons-long`` has traces five times as long.
 What it leaves out: models; how answers are scored (``evaluation.answers``); captions (``icons_pretraining``).
 """
 
@@ -26,6 +27,7 @@ from balanced_thinking.runinfo import build_once, cache_dir, content_hash
 SPLITS: dict[str, dict[str, int]] = {
     "icons": {"train": 20_000, "val": 2_000, "test": 4_000},
     "icons-unseen": {"val": 1_000, "test": 4_000},
+    "icons-long": {"train": 20_000, "val": 1_000, "test": 2_000},
 }
 
 
@@ -33,8 +35,8 @@ def load_split(name: str, split: str = "test", *, end_with_answer: bool = False)
     """The examples of a split, written to the cache on first use.
 
     Args:
-        name: ``icons`` or ``icons-unseen``.
-        split: ``train`` (only ``icons``), ``val`` or ``test``.
+        name: ``icons``, ``icons-unseen`` or ``icons-long``.
+        split: ``train`` (not ``icons-unseen``), ``val`` or ``test``.
         end_with_answer: Traces close with "So the answer is ..".
 
     Raises:
@@ -81,7 +83,10 @@ def make_example(name: str, split: str, number: int, *, end_with_answer: bool = 
     rng = random.Random(f"{name}/{split}/{number}")
     form = draw_form(rng, named=not unseen)
     puzzle = FORMS[form].make({"": unseen_icons()} if unseen else seen_icons(), rng)
-    trace = icons_traces.write_trace(puzzle, form, rng, end_with_answer=end_with_answer)
+    if name == "icons-long":
+        trace = icons_traces.write_long_trace(puzzle, form, rng)
+    else:
+        trace = icons_traces.write_trace(puzzle, form, rng, end_with_answer=end_with_answer)
     return as_example(puzzle, f"{split}-{number:05d}", f"{name}/{FORMS[form].task}", rng, think=trace)
 
 

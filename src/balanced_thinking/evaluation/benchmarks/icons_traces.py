@@ -40,6 +40,15 @@ CHECKS = (
     "{Wait|Hmm|Hold on}, {again|once more}:",
     "{To be sure|To be safe|Just in case}, {again|once more}:",
 )
+TURNS = (
+    "{That is|This is} {all|the whole grid|every cell}. {Now|So now} {to|back to} the question.",
+    "{Good|Fine}, {now|next} {against the question|what the question wants}.",
+)
+AGAIN = (
+    "{Hmm|Wait|Hold on}, {am I sure|is that right}? {Let me|I will} {go over it|look} {again|once more}.",
+    "{I should|Let me} {not rush|be careful}; {from the start|all cells} {again|once more}.",
+    "{To be|Just to be} {sure|safe|certain}, {another look|one more time}.",
+)
 NODS = "{yes|right|fine|good|as before|that holds|same as before}"
 GATHERS = "{Now|So|Next|Then}{,||}"
 CLOSERS = (
@@ -91,6 +100,23 @@ def write_trace(puzzle: Puzzle, form: str, rng: random.Random, *, end_with_answe
     parts.append(expand(rng.choice(CLOSERS), rng))
     if end_with_answer:
         parts.append(f"So the answer is {puzzle.answer}.")
+    return " ".join(part for part in parts if part)
+
+
+def write_long_trace(puzzle: Puzzle, form: str, rng: random.Random) -> str:
+    """Five or six times through the picture: what is there, what each cell means, and both again until it is sure."""
+    subject, mark, gather = PLANS[form]
+    verdict = mark(puzzle, rng) if mark else None
+    parts = [expand(rng.choice(OPENERS), rng), describe(puzzle.cells, rng, slips=rng.random() < 0.15)]
+    for number in range(rng.randint(4, 5)):
+        judged = number != 1  # the second time only what is there
+        parts += [
+            expand(rng.choice(AGAIN if number else TURNS), rng),
+            subject(puzzle, rng) if subject and judged else "",
+            describe(puzzle.cells, rng, verdict=verdict if judged else None, slips=rng.random() < 0.15),
+            f"{expand(GATHERS, rng)} {gather(puzzle, rng)}." if gather and judged else "",
+        ]
+    parts += [_recheck(puzzle, rng), expand(rng.choice(CLOSERS), rng)]
     return " ".join(part for part in parts if part)
 
 

@@ -1,0 +1,112 @@
+"""``balanced compare``: arms x seeds x models x benchmarks from one YAML, with statistics and a report."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run a comparison; stopped and started again, or with more seeds, it goes on."""
+    from pathlib import Path
+
+    from balanced_thinking.cli.parsing import OneLineParser, read_yaml
+
+    parser = OneLineParser(prog="balanced compare", description=__doc__)
+    parser.add_argument("comparison", help="YAML file: name, models, arms, seeds, benchmarks, recipe, grpo, ...")
+    add_options(parser, output_dir=None)
+    options = parser.parse_all(argv)
+    output = Path(options.output_dir or Path("runs") / Path(options.comparison).stem)
+    return compare(read_yaml(options.comparison), options, source=options.comparison, output=output)
+
+
+def add_options(parser: argparse.ArgumentParser, *, output_dir: str | None) -> None:
+    """What may stand on the command line instead of in the YAML."""
+    parser.add_argument("--output_dir", default=output_dir, help="folder of the comparison; unset: runs/<YAML's name>")
+    parser.add_argument("--seeds", type=int, nargs="+", help="one run of every arm each; more may be added later")
+    parser.add_argument("--arms", nargs="+", help="arms to compare")
+    parser.add_argument("--limit", type=int, help="questions per benchmark")
+    parser.add_argument("--max_steps", type=int, help="optimizer steps of each SFT")
+    parser.add_argument("--jobs", type=int, help="stages that run at once; 1 when seconds are to be compared")
+    parser.add_argument("--blank_images", action="store_true", help="also evaluate with grey pictures")
+    parser.add_argument(
+        "--dry-run", "--dry_run", action="store_true", help="try each kind of stage shortly and print plan and times"
+    )
+
+
+def compare(values: Mapping[str, Any], options: argparse.Namespace, *, source: str, output: Any) -> int:
+    """Check, run and report the comparison that ``values`` and the command line describe."""
+    import dataclasses
+    import time
+
+    from balanced_thinking.compare.plan import plan_stages, read_comparison
+    from balanced_thinking.compare.report import print_table, write_report
+    from balanced_thinking.compare.run import is_done, run_comparison
+    from balanced_thinking.demo.presets import resolve
+
+    comparison = read_comparison(values, source=source)
+    changes = {name: getattr(options, name) for name in ("seeds", "arms", "limit", "jobs")}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    if options.blank_images:
+        changes["blank_images"] = True
+    if options.max_steps is not None:
+        changes["recipe"] = {**comparison.recipe, "max_steps": options.max_steps}
+    comparison = dataclasses.replace(comparison, **changes)
+    check_recipes(comparison, source=source)
+    if options.dry_run:
+        return _dry_run(comparison, output)
+
+    start = time.perf_counter()
+    rows = run_comparison(comparison, output, resolve=resolve)
+    report = write_report(comparison, rows, output)
+    print_table(rows)
+    print(f"Report with plots and examples: {report}   ({(time.perf_counter() - start) / 60:.1f} minutes)")
+    return 0 if all(is_done(stage) for stage in plan_stages(comparison, output)) else 1
+
+
+def check_recipes(comparison: Any, *, source: str) -> None:
+    """Refuse recipe fields and models that do not exist, before anything is written.
+
+    Raises:
+        ConfigError: names the field, and the nearest that exists.
+        CheckpointError: a model folder that is none.
+    """
+    from trl import ModelConfig
+
+    from balanced_thinking.cli.parsing import check_keys
+    from balanced_thinking.demo.presets import PRESETS
+    from balanced_thinking.models.modeling import check_name
+    from balanced_thinking.training.dataset import DataArguments
+    from balanced_thinking.training.grpo import GRPOArguments, StrictGRPOConfig
+    from balanced_thinking.training.sft_config import ScaleSFTConfig
+
+    sft, grpo = (DataArguments, ScaleSFTConfig, ModelConfig), (DataArguments, GRPOArguments, StrictGRPOConfig)
+    check_keys(comparison.recipe, sft, source=f"{source}, recipe", remedy="see balanced sft --help")
+    check_keys(comparison.grpo, (*grpo, ModelConfig), source=f"{source}, grpo", remedy="see balanced grpo --help")
+    for model in comparison.models:
+        if model not in PRESETS:
+            check_name(model)
+
+
+def _dry_run(comparison: Any, output: Any) -> int:
+    """The plan with the seconds of each stage, and the hours of all."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from balanced_thinking.compare.probe import estimate
+    from balanced_thinking.demo.presets import resolve
+
+    console = Console()
+    models = {model: str(resolve(model)) for model in comparison.models}
+    found = estimate(comparison, output, models, lambda line: console.print(line, highlight=False))
+    table = Table(title=f"{comparison.name}: {len(found)} stages to run", title_justify="left")
+    for name in ("stage", "model", "about, minutes"):
+        table.add_column(name, justify="left" if name != "about, minutes" else "right")
+    for stage, seconds in found:
+        table.add_row(stage.label, stage.model, f"{seconds / 60:.1f}")
+    console.print(table)
+    trained = sum(seconds for stage, seconds in found if stage.trains)
+    evaluated = sum(seconds for stage, seconds in found if not stage.trains)
+    beside = evaluated if comparison.with_grpo else evaluated + trained
+    total = (trained if comparison.with_grpo else 0.0) + beside / comparison.jobs
+    console.print(f"about {total / 3600:.1f} hours with {comparison.jobs} jobs; an upper estimate, from short probes")
+    return 0

@@ -1,0 +1,101 @@
+"""Reports from made-up results: claims with hand-worked differences, hostile text, the two renderings."""
+
+import pytest
+
+from balanced_thinking.compare.plan import read_comparison
+from balanced_thinking.compare.render import Answer, Code, Example, Heading, Table, Text, html, markdown
+from balanced_thinking.compare.report import write_report
+from balanced_thinking.compare.statistics import cells, claims, time_ratio
+from balanced_thinking.evaluation.metrics import encode_bits
+
+N = 200
+HOSTILE = '<script>alert(1)</script> & "quoted" | `code` \ud800 ![x](y)'
+
+
+def row(arm, right, *, seed=0, seconds=(), kinds=None, model="m", benchmark="b"):
+    """One result: the first ``right`` of N questions are answered rightly."""
+    bits = [i < right for i in range(N)]
+    stages = [
+        {"name": name, "seconds": s, "cpu_seconds": s, "steps": 10 * s, "tokens": 7}
+        for name, s in zip(("sft", "grpo"), seconds, strict=False)
+    ]
+    share = right / N
+    return {
+        "model": model, "arm": arm, "seed": seed, "benchmark": benchmark, "n": N, "accuracy": share,
+        "accuracy_se": (share * (1 - share) / N) ** 0.5, "malformed": sum((kinds or {}).values()),
+        "malformed_kinds": kinds or {}, "truncated": 0.0, "correct": encode_bits(bits), "think_tokens": 90.0,
+        "answer_tokens": 1.0, "stages": stages,
+    }  # fmt: skip
+
+
+ROWS = [
+    row("base", 150),
+    row("sft", 100, seconds=(10,), kinds={"no-answer": 0.05}),
+    row("scale", 120, seconds=(12,), kinds={"no-answer": 0.01, "order": 0.01}),
+    row("sft+grpo", 119, seconds=(10, 50)),
+    row("scale+grpo", 140, seconds=(12, 50)),
+]
+
+
+def test_the_three_claims_with_their_figures():
+    """scale - sft = 20/200 = 10 points; scale - sft+grpo = 1/200 = 0.5; scale+grpo - base (the best) = -10/200 = -5."""
+    first, second, third = claims(ROWS)
+    assert (first.verdict, first.figures[:12]) == ("holds", "+10.0 points")
+    assert (second.verdict, second.figures[:11]) == ("not told apart", "+0.5 points")
+    assert second.figures.endswith("SFT + GRPO took 5.0 times as long")
+    assert third.verdict == "does not hold"
+    assert third.figures.startswith("-5.0 points")
+    assert third.figures.endswith("to base, the best of the others")
+
+
+def test_claims_need_their_arms():
+    assert claims([ROWS[0], ROWS[1]]) == []
+    assert [claim.verdict for claim in claims(ROWS[1:3])] == ["holds"]
+    level = claims([row("scale", 120), row("sft+grpo", 150)])
+    assert [claim.verdict for claim in level] == ["does not hold"]
+    assert "times as long" not in level[0].figures
+
+
+def test_the_ratio_of_times_names_accuracies_and_steps():
+    sentence = time_ratio(ROWS)
+    assert "60 s / 12 s = 5.00" in sentence
+    assert "at 59.5 % and 60.0 %" in sentence
+    assert "500 GRPO steps after 100 SFT steps" in sentence
+    assert time_ratio(ROWS[:3]) is None
+    assert time_ratio([row("sft+grpo", 1), row("scale", 1)]) is None
+
+
+def test_kinds_are_means_over_seeds():
+    (arms,) = cells([row("sft", 100, kinds={"order": 0.1}), row("sft", 100, seed=1)]).values()
+    assert arms["sft"].kinds == {"order": 0.05}
+    assert arms["sft"].malformed == pytest.approx(0.05)
+
+
+def test_the_whole_report_without_run_folders(tmp_path):
+    values = {
+        "name": f"a {HOSTILE} name", "models": ["m"], "arms": [r["arm"] for r in ROWS], "benchmarks": ["icons"],
+        "recipe": {"dataset": "icons"}, "grpo": {"dataset": "icons"},
+    }  # fmt: skip
+    page = write_report(read_comparison(values, source="x"), ROWS, tmp_path).read_text(encoding="utf-8")
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    for words in ("+10.0 points", "no-answer", "cpu seconds", "how to cite", "60.0 ± 3.5"):
+        assert words in page.lower()
+        assert words in text.lower()
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+
+
+def test_text_from_data_is_escaped_everywhere(tmp_path):
+    blocks = [
+        Heading(HOSTILE, 2), Text(HOSTILE), Table((HOSTILE, "b"), [(HOSTILE, "a\nb")]), Code(HOSTILE),
+        Example(HOSTILE, [], HOSTILE, [Answer(HOSTILE, False, HOSTILE + "\n# head")]),
+    ]  # fmt: skip
+    page = html(HOSTILE, blocks)
+    page.encode("utf-8")
+    assert "<script" not in page
+    assert page.count("&lt;script&gt;") == 10
+    text = markdown(blocks, tmp_path)
+    text.encode("utf-8")
+    outside = text.replace(markdown([blocks[3]], tmp_path).strip(), "")
+    assert "<script" not in outside.replace("\\<", "")
+    assert "\n# head" not in outside
