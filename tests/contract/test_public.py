@@ -93,5 +93,5 @@ def test_the_recipe_of_the_demo_is_valid(tmp_path):
         data, config, _ = parse_recipe(
             (DataArguments, bt.ScaleSFTConfig, ModelConfig), ["--config", str(recipe)], prog="balanced sft"
         )
-        assert (data.dataset, config.max_length) == ("icons", None)
+        assert (data.dataset, config.max_length) == (["icons"], None)
         assert config.loss == ("token_mean" if stage.arm == "sft" else "scale")
