@@ -38,6 +38,12 @@ BENCHMARKS: dict[str, Benchmark] = {
         160,
         partial(load_split, "icons-unseen"),
     ),
+    "icons-answered": Benchmark(
+        "icons-answered",
+        "icons with traces that end with the answer: the same questions, for training with that switch on",
+        170,
+        partial(load_split, "icons", end_with_answer=True),
+    ),
     "icons-long": Benchmark(
         "icons-long",
         "icons with traces of 320 to 620 tokens, 440 on average (train 20,000, val 1,000, test 2,000)",
