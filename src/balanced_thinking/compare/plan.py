@@ -138,6 +138,11 @@ class Comparison:
         """Whether an arm has GRPO; then the seconds of trainings are set against each other."""
         return any(ARMS[arm].after is not None for arm in self.arms)
 
+    @property
+    def timed(self) -> bool:
+        """Whether each training ran alone, so that seconds can be compared."""
+        return self.with_grpo or self.jobs == 1
+
 
 def read_comparison(values: Mapping[str, Any], *, source: str) -> Comparison:
     """A comparison from a YAML mapping.

@@ -36,7 +36,11 @@ def write_plots(comparison: Comparison, rows: Sequence[dict[str, Any]], output: 
     curves = _curves(comparison, output)
     makers: list[tuple[str, str, Callable[[], Any]]] = [
         ("accuracy", "accuracy by arm", lambda: _plot_accuracy(rows, colours)),
-        ("trade-off", "accuracy against training seconds", lambda: _plot_trade_off(rows, colours)),
+        (
+            "trade-off",
+            "accuracy against training seconds",
+            lambda: _plot_trade_off(rows, colours) if comparison.timed else None,
+        ),
         ("nll", "nll of think and answer during SFT", lambda: _plot_panels(curves, colours, _NLL)),
         ("weights", "weights of think and answer", lambda: _plot_weights(curves, colours)),
         ("reward", "reward, length and spread during GRPO", lambda: _plot_panels(curves, colours, _GRPO)),

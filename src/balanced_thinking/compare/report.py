@@ -17,7 +17,7 @@ from balanced_thinking.compare.statistics import REFERENCE, Cell, cells, claims,
 from balanced_thinking.runinfo import package_versions, read_jsonl, source_commit, write_text
 
 _HEAD = (
-    "arm", "accuracy %", f"difference to {REFERENCE} (95 %)", "malformed %", "truncated %", "think tokens",
+    "arm", "accuracy %", f"to {REFERENCE}, points (95 %)", "malformed %", "truncated %", "think tokens",
     "training s",
 )  # fmt: skip
 _CITE = (
@@ -38,14 +38,17 @@ def write_report(comparison: Comparison, rows: Sequence[dict[str, Any]], output:
 
 def print_table(rows: Sequence[dict[str, Any]]) -> None:
     """The result tables in the terminal."""
+    from rich import box
     from rich.console import Console
     from rich.table import Table as RichTable
 
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=120)
     for (model, benchmark), arms in cells(rows).items():
-        table = RichTable(title=f"{benchmark}, {Path(model).name}", title_justify="left")
+        table = RichTable(title=f"{benchmark}, {Path(model).name}", title_justify="left", box=box.SIMPLE_HEAD)
         for number, name in enumerate(_HEAD):
-            table.add_column(name, justify="left" if number in (0, 2) else "right")
+            table.add_column(name, justify="left" if number in (0, 2) else "right", no_wrap=number < 2)
         for line in _lines(arms):
             table.add_row(*line)
         console.print(table)
@@ -62,7 +65,12 @@ def _blocks(comparison: Comparison, rows: Sequence[dict[str, Any]], output: Path
         blocks += [Heading(f"{benchmark}, {Path(model).name}", 2), Table(_HEAD, _lines(arms))]
         if kinds := _kinds(arms):
             blocks.append(kinds)
-    blocks += [Heading("Training", 2), *_stages(rows), *plots.values()]
+    blocks += [Heading("Training", 2), *_stages(rows)]
+    if not comparison.timed:
+        blocks.append(
+            Text("Stages ran beside each other, so wall seconds of arms cannot be compared; CPU seconds can.")
+        )
+    blocks += plots.values()
     examples = _examples(comparison, output)
     if examples:
         blocks += [Heading("Examples", 2), *examples]
