@@ -67,9 +67,7 @@ def _blocks(comparison: Comparison, rows: Sequence[dict[str, Any]], output: Path
             blocks.append(kinds)
     blocks += [Heading("Training", 2), *_stages(rows)]
     if not comparison.timed:
-        blocks.append(
-            Text("Stages ran beside each other, so wall seconds of arms cannot be compared; CPU seconds can.")
-        )
+        blocks.append(Text("Stages ran beside each other: wall seconds of arms cannot be compared, CPU seconds can."))
     blocks += plots.values()
     examples = _examples(comparison, output)
     if examples:
