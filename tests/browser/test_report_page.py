@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from test_report import HOSTILE, ROWS
 
-from balanced_thinking.compare.plan import read_comparison
+from balanced_thinking.compare.comparison import read_comparison
 from balanced_thinking.compare.report import write_report
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")

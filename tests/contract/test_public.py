@@ -80,7 +80,8 @@ def test_the_recipe_of_the_demo_is_valid(tmp_path):
     from trl import ModelConfig
 
     from balanced_thinking.cli.parsing import parse_recipe
-    from balanced_thinking.compare.plan import plan_stages, read_comparison
+    from balanced_thinking.compare.comparison import read_comparison
+    from balanced_thinking.compare.plan import plan_stages
     from balanced_thinking.training.dataset import DataArguments
 
     text = files("balanced_thinking.demo").joinpath("recipe.yaml").read_text(encoding="utf-8")

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,8 +15,9 @@ import yaml
 from test_resume import write_data
 
 from balanced_thinking.cli.main import main
-from balanced_thinking.compare.plan import ARMS, plan_stages, read_comparison
-from balanced_thinking.compare.run import _startable, _without_dependants, gather
+from balanced_thinking.compare.comparison import ARMS, read_comparison
+from balanced_thinking.compare.plan import plan_stages
+from balanced_thinking.compare.run import _startable, _without_dependants, die_with_parent, gather
 from balanced_thinking.compare.statistics import cells
 from balanced_thinking.errors import ConfigError
 
@@ -190,16 +192,79 @@ def test_a_plan_is_checked(tiny_folder):
     for changes, words in [
         ({"arms": ["sft", "scael"]}, "did you mean scale"),
         ({"armz": []}, "did you mean arms"),
-        ({"benchmarks": ["icnos"]}, "did you mean icons"),
         ({"seeds": []}, "seeds must be a list"),
         ({"limit": 0}, "limit"),
         ({"recipe": {}}, "dataset"),
         ({"arms": ["sft+grpo"], "grpo": {}}, "grpo must be a mapping with at least a dataset"),
         ({"launch": "--num_processes 8"}, "launch must be a list"),
         ({"arms": ["sft", "sft"]}, "twice"),
+        ({"arms": "sft"}, "arms must be a list of texts"),
+        ({"arms": [["sft"]]}, "arms must be a list of texts"),
+        ({"models": ["a/model", "b/model"]}, "'model' stands for two of them"),
+        ({"models": [".."]}, "cannot be used"),
+        ({"models": ["plots"]}, "cannot be used"),
+        ({"benchmarks": ["a/test.jsonl", "b/test.jsonl"]}, "'test' stands for two of them"),
+        ({"benchmarks": ["icons", "icons:test"]}, "'icons' stands for two"),
+        ({"seeds": [True]}, "seeds must be a list of whole numbers"),
+        ({"seeds": ["x"]}, "seeds must be a list of whole numbers"),
+        ({"blank_images": "no"}, "blank_images must be true or false"),
+        ({"name": 2024}, "name must be a text"),
+        ({"recipe": None}, "recipe is missing"),
+        ({"grpo": {"dataset": "icons", "model_name_or_path": "x"}}, "must not hold model_name_or_path"),
+        ({"recipe": {"dataset": "icons", "seed": 3}}, "must not hold seed"),
     ]:
         with pytest.raises(ConfigError, match=words):
             read_comparison({**good, **changes}, source="x")
+    for benchmark, words in [
+        ("icnos", "did you mean icons"),
+        ("icons:vall", "no split 'vall'; did you mean val"),
+        ("icons-unseen:train", "no split 'train'"),
+    ]:
+        with pytest.raises(ConfigError, match=words):
+            check_benchmarks(read_comparison({**good, "benchmarks": [benchmark]}, source="x"))
+    assert read_comparison({**good, "launch": None, "seeds": None}, source="x").seeds == (0,)
+
+
+def test_what_a_stage_would_refuse_is_refused_before_the_first(tiny_folder, tmp_path, capsys):
+    """Values of recipes, reward names and presets: not after hours of SFT."""
+    good = settings(tiny_folder, Path(__file__))
+    for changes, words in [
+        ({"recipe": {**good["recipe"], "scale_preset": "fulll"}}, "arm sft: scale_preset='fulll' is unknown"),
+        ({"recipe": {**good["recipe"], "learning_rate": "fast"}}, "learning_rate"),
+        ({"grpo": {**good["grpo"], "reward_funcs": ["acuracy"]}}, "arm sft+grpo: reward 'acuracy' is unknown"),
+        ({"grpo": {**good["grpo"], "grpo_preset": "grop"}}, "grpo_preset 'grop' is unknown"),
+        ({"grpo": {**good["grpo"], "num_generations": 3}}, "divisible"),
+        ({"grpo": {**good["grpo"], "num_iterations": 3, "save_steps": 2}}, "multiple of 3"),
+        ({"benchmarks": ["icnos"]}, "did you mean icons"),
+    ]:
+        place = tmp_path / "out"
+        assert main(["compare", str(write(tmp_path, {**good, **changes})), "--output_dir", str(place)]) == 2
+        said = capsys.readouterr().err
+        assert words in said
+        assert len(said.strip().splitlines()) == 1
+        assert not place.exists()
+
+
+def test_grpo_reads_prompts_as_sft_does(tiny_folder, tmp_path):
+    good = settings(tiny_folder, Path(__file__))
+    values = {**good, "recipe": {**good["recipe"], "system_prompt": "Look."}}
+    grpo = next(stage for stage in plan_stages(read_comparison(values, source="x"), tmp_path) if stage.kind == "grpo")
+    assert grpo.recipe["system_prompt"] == "Look."
+
+
+def test_more_arms_and_seeds_are_added_to_what_is_there(finished, tiny_folder, tmp_path):
+    """A second call names other seeds and fewer arms: the first one's rows stay, in file and report."""
+    comparison, output, _ = finished
+    before = [json.loads(line) for line in (output / "results.jsonl").read_text(encoding="utf-8").splitlines()]
+    place = tmp_path / "copy"
+    shutil.copytree(output, place)
+    values = settings(tiny_folder, Path(comparison.benchmarks[0]))
+    text, _ = (process := start(tmp_path, values, place, "--arms", "scale", "--seeds", "1")).communicate(timeout=200)
+    assert process.returncode == 0, text
+    after = [json.loads(line) for line in (place / "results.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [row for row in after if row["seed"] == 0] == before
+    assert [(row["arm"], row["seed"]) for row in after if row["seed"]] == [("scale", 1)]
+    assert "| sft+grpo |" in (place / "report.md").read_text(encoding="utf-8")
 
 
 def test_every_arm_makes_a_valid_recipe(tmp_path):
@@ -223,6 +288,11 @@ def test_a_failed_arm_takes_only_what_needs_it(tiny_folder, tmp_path):
     assert len(_without_dependants(stages, evaluation)) == len(stages)
 
 
+def test_a_comparison_ends_with_its_parent_only_on_linux(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    die_with_parent()
+
+
 def test_timed_trainings_run_alone(tiny_folder, tmp_path):
     """With GRPO among the arms the seconds of trainings are compared: no training beside anything else."""
     with_grpo = read_comparison(settings(tiny_folder, Path(__file__)), source="x")
@@ -238,10 +308,10 @@ def test_timed_trainings_run_alone(tiny_folder, tmp_path):
 
 def test_a_dry_run_prints_plan_and_times(finished, tiny_folder, tmp_path):
     comparison, _, _ = finished
-    values = {**settings(tiny_folder, Path(comparison.benchmarks[0])), "arms": ["sft"]}
+    values = {**settings(tiny_folder, Path(comparison.benchmarks[0])), "arms": ["sft", "sft+grpo"]}
     text, _ = (process := start(tmp_path, values, tmp_path / "out", "--dry-run")).communicate(timeout=200)
     assert process.returncode == 0, text
-    for words in ("2 stages to run", "sft seed 0: sft", "minutes", "hours"):
+    for words in ("4 stages to run", "sft seed 0: sft", "minutes", "hours"):
         assert words in text
     assert not (tmp_path / "out").exists()
 
@@ -269,5 +339,5 @@ def without_seconds(output: Path) -> list[dict]:
     rows = [json.loads(line) for line in (output / "results.jsonl").read_text(encoding="utf-8").splitlines()]
     for row in rows:
         for stage in row["stages"]:
-            del stage["seconds"], stage["cpu_seconds"]
+            del stage["seconds"], stage["cpu_seconds"], stage["threads"]
     return rows

@@ -8,7 +8,9 @@ import torch
 import yaml
 from safetensors.torch import load_file
 from test_resume import write_data
+from tokenizers import AddedToken
 
+from balanced_thinking.cli.grpo import parse
 from balanced_thinking.cli.main import main
 from balanced_thinking.errors import ConfigError
 from balanced_thinking.training.grpo import GRPO_PRESETS, SpreadWarning, StrictGRPOConfig, refuse_hidden_tags
@@ -35,6 +37,7 @@ def own_reward(tmp_path_factory):
 
 def recipe(folder, model, data, **changes):
     settings = {
+        "lr_scheduler_type": "constant",
         "model_name_or_path": str(model),
         "dataset": str(data),
         "output_dir": str(folder / "run"),
@@ -84,6 +87,17 @@ def test_a_run_changes_the_weights_and_resumes_exactly(tiny_folder, data, tmp_pa
     assert done["stage"]["tokens"] > 0
     assert "GRPO" in (run / "README.md").read_text()
 
+    # Killed behind its last checkpoint: nothing is left to train, and nothing more is trained.
+    for name in ("model.safetensors", "README.md"):
+        (run / name).unlink()
+    (run / "run.json").write_text(json.dumps({**done, "finished": False}))
+    assert grpo("--config", path) == 0
+    finished = json.loads((run / "run.json").read_text())
+    assert (finished["finished"], finished["stage"]["steps"]) == (True, 4)
+    last = load_file(run / "model.safetensors")
+    assert all(torch.equal(whole[name], last[name]) for name in whole)
+    assert [row["step"] for row in logs(run) if "reward" in row] == [1, 2, 3, 4]
+
     shutil.rmtree(run / "checkpoint-4")
     for name in ("model.safetensors", "README.md"):
         (run / name).unlink()
@@ -130,7 +144,8 @@ def test_a_bare_adapter_is_merged_and_kl_has_its_reference(tiny_folder, tiny_row
     merged = adapted.merge_and_unload()
     path = recipe(tmp_path, tmp_path / "adapter", data, max_steps=1, grpo_preset="vision-r1", num_generations=4)
     assert grpo("--config", path) == 0
-    started, _ = load(tmp_path / "run" / "start")
+    (started,) = (tmp_path / "run").glob("start-*")
+    started, _ = load(started)
     assert torch.allclose(flat(started), flat(merged), atol=1e-6)
     row = next(row for row in logs(tmp_path / "run") if "reward" in row)
     assert "kl" in row
@@ -152,6 +167,7 @@ def test_an_sft_folder_is_a_start(tiny_folder, tiny_rows, data, tmp_path, grpo):
         ({"reward_funcs": ["acuracy"]}, "reward 'acuracy' is unknown"),
         ({"steps_per_generation": 4, "save_steps": 2}, "save_steps to a multiple of 4"),
         ({"num_iterations": 2, "save_steps": 3}, "save_steps to a multiple of 2"),
+        ({"steps_per_generation": 3, "gradient_accumulation_steps": 2}, "neither divides the other"),
         ({"num_generation": 4}, "unknown key 'num_generation'; did you mean num_generations?"),
         ({"per_device_train_batch_size": 6}, "divisible"),
         ({"model_name_or_path": None}, "no model given"),
@@ -179,11 +195,37 @@ def test_every_preset_is_valid(tmp_path):
 
 
 def test_tags_hidden_from_rewards_are_refused():
+    """Listed as special tokens, or only flagged as special: decoding leaves them out either way."""
     tokenizer = tiny_tokenizer()
     refuse_hidden_tags(tiny_processor(tokenizer))
     tokenizer.add_special_tokens({"additional_special_tokens": ["<think>"]})
     with pytest.raises(ConfigError, match="<think> is a special token"):
         refuse_hidden_tags(tokenizer)
+    flagged = tiny_tokenizer()
+    flagged.add_tokens([AddedToken("</answer>", special=True, normalized=False)], special_tokens=True)
+    with pytest.raises(ConfigError, match="</answer> is a special token"):
+        refuse_hidden_tags(flagged)
+
+
+def test_a_late_save_needs_no_boundary(tmp_path):
+    config = StrictGRPOConfig(str(tmp_path), num_iterations=3, max_steps=60)
+    assert config.save_steps == 500
+    with pytest.raises(ConfigError, match="multiple of 3"):
+        StrictGRPOConfig(str(tmp_path), num_iterations=3, max_steps=600)
+
+
+def test_presets_stand_below_recipe_and_command_line(tmp_path):
+    file = tmp_path / "recipe.yaml"
+    file.write_text("grpo_preset: dapo\nepsilon: 0.3\nreward_funcs: accuracy\noutput_dir: out\n")
+    _, grpo, config, _ = parse(["--config", str(file)])
+    assert (config.epsilon, config.epsilon_high, grpo.reward_funcs) == (0.3, 0.28, ["accuracy"])
+    _, grpo, config, _ = parse(["--config", str(file), "--grpo_preset", "dr_grpo", "--epsilon", "0.4"])
+    assert (config.epsilon, config.epsilon_high, config.loss_type) == (0.4, None, "dr_grpo")
+    with pytest.raises(ConfigError, match="expected one argument"):
+        parse(["--output_dir", "out", "--grpo_preset"])
+    for wrong in (["dapo"], 3):
+        with pytest.raises(ConfigError, match="grpo_preset"):
+            parse({"output_dir": "out", "grpo_preset": wrong})
 
 
 def test_warnings_name_the_remedy_once(capsys):

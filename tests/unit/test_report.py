@@ -2,21 +2,21 @@
 
 import pytest
 
-from balanced_thinking.compare.plan import read_comparison
+from balanced_thinking.compare.comparison import read_comparison
 from balanced_thinking.compare.render import Answer, Code, Example, Heading, Table, Text, html, markdown
 from balanced_thinking.compare.report import write_report
-from balanced_thinking.compare.statistics import cells, claims, time_ratio
+from balanced_thinking.compare.statistics import cells, claims, seconds_compare, time_ratio
 from balanced_thinking.evaluation.metrics import encode_bits
 
 N = 200
 HOSTILE = '<script>alert(1)</script> & "quoted" | `code` \ud800 ![x](y)'
 
 
-def row(arm, right, *, seed=0, seconds=(), kinds=None, model="m", benchmark="b"):
+def row(arm, right, *, seed=0, seconds=(), kinds=None, model="m", benchmark="b", alone=True):
     """One result: the first ``right`` of N questions are answered rightly."""
     bits = [i < right for i in range(N)]
     stages = [
-        {"name": name, "seconds": s, "cpu_seconds": s, "steps": 10 * s, "tokens": 7}
+        {"name": name, "seconds": s, "cpu_seconds": s, "steps": 10 * s, "tokens": 7, "alone": alone, "threads": 1}
         for name, s in zip(("sft", "grpo"), seconds, strict=False)
     ]
     share = right / N
@@ -37,23 +37,30 @@ ROWS = [
 ]
 
 
-def test_the_three_claims_with_their_figures():
+def test_the_claims_with_their_figures():
     """scale - sft = 20/200 = 10 points; scale - sft+grpo = 1/200 = 0.5; scale+grpo - base (the best) = -10/200 = -5."""
-    first, second, third = claims(ROWS)
-    assert (first.verdict, first.figures[:12]) == ("holds", "+10.0 points")
+    first, second, third, fourth = claims(ROWS)
+    assert (first.verdict, first.figures[:12]) == ("holds on one seed", "+10.0 points")
     assert (second.verdict, second.figures[:11]) == ("not told apart", "+0.5 points")
-    assert second.figures.endswith("SFT + GRPO took 5.0 times as long")
-    assert third.verdict == "does not hold"
-    assert third.figures.startswith("-5.0 points")
-    assert third.figures.endswith("to base, the best of the others")
+    assert (third.verdict, third.figures) == ("does not hold", "1 / 5.0")
+    assert fourth.verdict == "does not hold on one seed"
+    assert fourth.figures.startswith("-5.0 points")
+    assert fourth.figures.endswith("to base, the best of the others")
 
 
 def test_claims_need_their_arms():
     assert claims([ROWS[0], ROWS[1]]) == []
-    assert [claim.verdict for claim in claims(ROWS[1:3])] == ["holds"]
+    assert [claim.verdict for claim in claims(ROWS[1:3])] == ["holds on one seed"]
     level = claims([row("scale", 120), row("sft+grpo", 150)])
-    assert [claim.verdict for claim in level] == ["does not hold"]
-    assert "times as long" not in level[0].figures
+    assert [claim.verdict for claim in level] == ["does not hold on one seed"]
+
+
+def test_with_several_seeds_both_intervals_count():
+    """The same ten points on three seeds: no spread over seeds, so it holds without reserve."""
+    rows = [row(arm, right, seed=seed) for seed in range(3) for arm, right in (("sft", 100), ("scale", 120))]
+    assert [claim.verdict for claim in claims(rows)] == ["holds"]
+    torn = [row("sft", 100, seed=s) for s in range(3)] + [row("scale", 100 + 40 * s, seed=s) for s in range(3)]
+    assert [claim.verdict for claim in claims(torn)] == ["not resolved"]
 
 
 def test_the_ratio_of_times_names_accuracies_and_steps():
@@ -63,6 +70,22 @@ def test_the_ratio_of_times_names_accuracies_and_steps():
     assert "500 GRPO steps after 100 SFT steps" in sentence
     assert time_ratio(ROWS[:3]) is None
     assert time_ratio([row("sft+grpo", 1), row("scale", 1)]) is None
+
+
+def test_seconds_are_compared_only_where_they_were_measured_alike():
+    beside = row("scale", 120, seconds=(12,), alone=False)
+    assert seconds_compare(ROWS)
+    assert not seconds_compare([*ROWS, beside])
+    assert time_ratio([ROWS[3], beside]) is None
+    assert not seconds_compare([ROWS[0]])
+    other = row("scale", 120, seconds=(12,))
+    other["stages"][0]["threads"] = 2
+    assert not seconds_compare([ROWS[3], other])
+
+
+def test_the_ratio_is_over_the_seeds_that_both_arms_have():
+    rows = [*ROWS, row("scale", 200, seed=1, seconds=(1000,))]
+    assert "60 s / 12 s = 5.00, at 59.5 % and 60.0 %" in time_ratio(rows)
 
 
 def test_kinds_are_means_over_seeds():
@@ -99,3 +122,11 @@ def test_text_from_data_is_escaped_everywhere(tmp_path):
     outside = text.replace(markdown([blocks[3]], tmp_path).strip(), "")
     assert "<script" not in outside.replace("\\<", "")
     assert "\n# head" not in outside
+
+
+def test_only_our_own_pictures_are_removed_from_examples(tmp_path):
+    (tmp_path / "examples").mkdir()
+    for name in ("1-0.png", "mine.py", "2.png"):
+        (tmp_path / "examples" / name).write_text("x")
+    markdown([], tmp_path)
+    assert sorted(path.name for path in (tmp_path / "examples").iterdir()) == ["2.png", "mine.py"]

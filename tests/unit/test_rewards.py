@@ -88,6 +88,8 @@ def test_soft_overlong_is_daps_equation_13():
         (["a", 1.0], "numbers"),
         (None, "numbers"),
         (0.5, "numbers"),
+        ("11", "numbers"),
+        ({0: 1.0, 1: 1.0}, "numbers"),
     ],
 )
 def test_a_reward_that_answers_wrongly_is_named(result, complaint):
@@ -109,8 +111,10 @@ def own_module(tmp_path, monkeypatch):
         "    return [float(len(c[-1]['content']) < 30) for c in completions]\n"
         "async def slow(completions, **columns):\n    return [0.5] * len(completions)\n"
         "def broken(completions, no_such_column, **columns):\n    return [0.0] * len(completions)\n"
+        "accuracy = short\n"
         "value = 3\n"
     )
+    (tmp_path / "torn_rewards.py").write_text("def x(:\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [place for place in sys.path if place])
     yield
@@ -123,6 +127,8 @@ def test_rewards_of_users_by_dotted_path(own_module):
     assert (short.__name__, slow.__name__) == ("short", "slow")
     assert short(completions=turns("x", "y" * 40), answer=["7", "7"]) == [1.0, 0.0]
     assert asyncio.run(slow(completions=turns("x"))) == [0.5]
+    names = [reward.__name__ for reward in load_rewards(["my_rewards.short", "accuracy", "my_rewards.accuracy"])]
+    assert names == ["short", "accuracy", "my_rewards.accuracy"]
     with pytest.raises(ConfigError, match=r"broken failed on a trial.*no_such_column.*answer, kind"):
         try_rewards(load_rewards(["my_rewards.broken"]), ROW)
 
@@ -134,6 +140,8 @@ def test_rewards_of_users_by_dotted_path(own_module):
         (["accuracy", "accuracy"], "twice"),
         (["acuracy"], "unknown.*accuracy, format, hard"),
         (["no.such.module"], "cannot be imported"),
+        (["..x"], "cannot be imported"),
+        (["torn_rewards.x"], "cannot be imported: SyntaxError"),
         (["my_rewards.nothing"], "cannot be imported"),
         (["my_rewards.value"], "not a function"),
         (["soft_overlong"], "max_completion_length"),

@@ -38,9 +38,10 @@ def compare(values: Mapping[str, Any], options: argparse.Namespace, *, source: s
     import dataclasses
     import time
 
-    from balanced_thinking.compare.plan import plan_stages, read_comparison
+    from balanced_thinking.compare.comparison import read_comparison
+    from balanced_thinking.compare.plan import plan_stages
     from balanced_thinking.compare.report import print_table, write_report
-    from balanced_thinking.compare.run import is_done, run_comparison
+    from balanced_thinking.compare.run import is_done, run_comparison, with_earlier
     from balanced_thinking.demo.presets import resolve
 
     comparison = read_comparison(values, source=source)
@@ -57,34 +58,57 @@ def compare(values: Mapping[str, Any], options: argparse.Namespace, *, source: s
 
     start = time.perf_counter()
     rows = run_comparison(comparison, output, resolve=resolve)
-    report = write_report(comparison, rows, output)
+    report = write_report(with_earlier(comparison, output), rows, output)
     print_table(rows)
     print(f"Report with plots and examples: {report}   ({(time.perf_counter() - start) / 60:.1f} minutes)")
     return 0 if all(is_done(stage) for stage in plan_stages(comparison, output)) else 1
 
 
 def check_recipes(comparison: Any, *, source: str) -> None:
-    """Refuse recipe fields and models that do not exist, before anything is written.
+    """Refuse what a stage would refuse, before anything is written: fields, values, rewards, models, benchmarks.
 
     Raises:
         ConfigError: names the field, and the nearest that exists.
         CheckpointError: a model folder that is none.
     """
+    from pathlib import Path
+
     from trl import ModelConfig
 
+    from balanced_thinking.cli.grpo import parse as parse_grpo
     from balanced_thinking.cli.parsing import check_keys
+    from balanced_thinking.cli.sft import parse as parse_sft
+    from balanced_thinking.compare.comparison import check_benchmarks
+    from balanced_thinking.compare.plan import plan_stages
     from balanced_thinking.demo.presets import PRESETS
+    from balanced_thinking.errors import ConfigError
     from balanced_thinking.models.modeling import check_name
     from balanced_thinking.training.dataset import DataArguments
     from balanced_thinking.training.grpo import GRPOArguments, StrictGRPOConfig
+    from balanced_thinking.training.rewards import load_rewards
     from balanced_thinking.training.sft_config import ScaleSFTConfig
 
-    sft, grpo = (DataArguments, ScaleSFTConfig, ModelConfig), (DataArguments, GRPOArguments, StrictGRPOConfig)
-    check_keys(comparison.recipe, sft, source=f"{source}, recipe", remedy="see balanced sft --help")
-    check_keys(comparison.grpo, (*grpo, ModelConfig), source=f"{source}, grpo", remedy="see balanced grpo --help")
+    check_benchmarks(comparison)
     for model in comparison.models:
         if model not in PRESETS:
             check_name(model)
+    types = {
+        "recipe": (DataArguments, ScaleSFTConfig, ModelConfig),
+        "grpo": (DataArguments, GRPOArguments, StrictGRPOConfig, ModelConfig),
+    }
+    for name, fields in types.items():
+        remedy = f"see balanced {'sft' if name == 'recipe' else name} --help"
+        check_keys(getattr(comparison, name), fields, source=f"{source}, {name}", remedy=remedy)
+    tried = {stage.arm: stage for stage in plan_stages(comparison, Path("unused")) if stage.trains}
+    for arm, stage in tried.items():
+        try:
+            if stage.kind == "sft":
+                parse_sft(dict(stage.recipe))
+                continue
+            _, grpo, config, _ = parse_grpo(dict(stage.recipe))
+            load_rewards(grpo.reward_funcs, max_completion_length=config.max_completion_length)
+        except ConfigError as error:
+            raise ConfigError(f"{source}, arm {arm}: {error}") from error
 
 
 def _dry_run(comparison: Any, output: Any) -> int:

@@ -1,29 +1,31 @@
 """``balanced grpo``: reinforcement learning by a recipe, from any SFT folder or model."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 
 def run(argv: Sequence[str]) -> int:
     """Train; exit code 0 when the run folder is complete."""
-    from trl import ModelConfig
-
-    from balanced_thinking.cli.parsing import parse_recipe
     from balanced_thinking.demo.presets import resolve
     from balanced_thinking.errors import ConfigError
-    from balanced_thinking.training.dataset import DataArguments
-    from balanced_thinking.training.grpo import GRPOArguments, StrictGRPOConfig, preset_fields
     from balanced_thinking.training.run import run_grpo
 
-    data, grpo, config, model = parse_recipe(
-        (DataArguments, GRPOArguments, StrictGRPOConfig, ModelConfig),
-        argv,
-        prog="balanced grpo",
-        presets=preset_fields,
-        preset_field="grpo_preset",
-    )
+    data, grpo, config, model = parse(argv)
     if not model.model_name_or_path:
         raise ConfigError("no model given; name one with --model_name_or_path (an SFT folder, a preset or a hub id)")
     model.model_name_or_path = str(resolve(model.model_name_or_path))
     folder = run_grpo(data, grpo, config, model)
     print(f"{folder} is complete: the model, run.json, metrics.jsonl and README.md")
     return 0
+
+
+def parse(recipe: Sequence[str] | Mapping[str, Any]) -> tuple[Any, ...]:
+    """``DataArguments``, ``GRPOArguments``, ``StrictGRPOConfig``, ``ModelConfig``; what a preset sets stands below."""
+    from trl import ModelConfig
+
+    from balanced_thinking.cli.parsing import parse_recipe
+    from balanced_thinking.training.dataset import DataArguments
+    from balanced_thinking.training.grpo import GRPOArguments, StrictGRPOConfig, preset_fields
+
+    types = (DataArguments, GRPOArguments, StrictGRPOConfig, ModelConfig)
+    return parse_recipe(types, recipe, prog="balanced grpo", presets=preset_fields, preset_field="grpo_preset")

@@ -36,7 +36,7 @@ def unknown_option(option: str, options: Iterable[str], help_command: str) -> st
 
 def parse_recipe(
     types: Sequence[type],
-    arguments: Sequence[str],
+    recipe: Sequence[str] | Mapping[str, Any],
     *,
     prog: str,
     presets: Callable[[str], Mapping[str, Any]] | None = None,
@@ -44,7 +44,12 @@ def parse_recipe(
 ) -> tuple[Any, ...]:
     """Instances of the dataclasses from ``--config recipe.yaml`` and ``--field value``; the command line wins.
 
-    Where ``preset_field`` is set, ``presets`` of its value gives defaults that stand below both.
+    Args:
+        types: The dataclasses whose fields may be set.
+        recipe: The command line, or a mapping of fields instead of it.
+        prog: The verb, for messages.
+        presets: What the value of ``preset_field`` sets; stands below the recipe.
+        preset_field: The field that names a preset.
 
     Raises:
         ConfigError: a field that none of the types has (with the nearest that exists), a value that does not fit, or a
@@ -57,15 +62,18 @@ def parse_recipe(
             raise ConfigError(f"{message} (see {prog} --help)")
 
     parser = RecipeParser(types, prog=prog, allow_abbrev=False)
-    arguments = _separate_config(arguments)
-    values = _config_values(arguments, types, prog)
-    if presets is not None:
-        given = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-        given.add_argument(f"--{preset_field}", default=values.get(preset_field))
-        if (name := getattr(given.parse_known_args(arguments)[0], preset_field)) is not None:
-            parser.set_defaults(**presets(name))
+    if isinstance(recipe, Mapping):
+        arguments, values = [], dict(recipe)
+        check_keys(values, types, source=prog, remedy=f"see {prog} --help")
+    else:
+        arguments = _separate_config(recipe)
+        values = _config_values(arguments, types, prog)
     fields = {f"--{item.name}" for kind in types for item in dataclasses.fields(kind)}
     try:
+        if presets is not None and (name := _preset_name(arguments, values, preset_field, prog)) is not None:
+            parser.set_defaults(**presets(name))
+        if isinstance(recipe, Mapping):
+            parser.set_defaults_with_config(**values)
         *instances, unknown = parser.parse_args_and_config(arguments, return_remaining_strings=True)
     except ConfigError:
         raise
@@ -74,6 +82,13 @@ def parse_recipe(
     if unknown:
         raise ConfigError(unknown_option(unknown[0], fields, f"{prog} --help"))
     return tuple(instances)
+
+
+def _preset_name(arguments: Sequence[str], values: Mapping[str, Any], field: str, prog: str) -> str | None:
+    """The preset that the command line names, else the recipe's."""
+    given = OneLineParser(prog=prog, add_help=False)
+    given.add_argument(f"--{field}", default=values.get(field))
+    return getattr(given.parse_known_args(list(arguments))[0], field)
 
 
 def _separate_config(arguments: Sequence[str]) -> list[str]:

@@ -9,7 +9,7 @@ def run(argv: Sequence[str]) -> int:
     from pathlib import Path
 
     from balanced_thinking.cli.parsing import OneLineParser
-    from balanced_thinking.compare.plan import read_comparison
+    from balanced_thinking.compare.comparison import read_comparison
     from balanced_thinking.compare.report import print_table, write_report
     from balanced_thinking.errors import ConfigError
     from balanced_thinking.runinfo import read_jsonl

@@ -1,23 +1,30 @@
 """``balanced sft``: train by a recipe."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 
 def run(argv: Sequence[str]) -> int:
     """Train; exit code 0 when the run folder is complete."""
-    from trl import ModelConfig
-
-    from balanced_thinking.cli.parsing import parse_recipe
     from balanced_thinking.demo.presets import resolve
     from balanced_thinking.errors import ConfigError
-    from balanced_thinking.training.dataset import DataArguments
     from balanced_thinking.training.run import run_sft
-    from balanced_thinking.training.sft_config import ScaleSFTConfig
 
-    data, config, model = parse_recipe((DataArguments, ScaleSFTConfig, ModelConfig), argv, prog="balanced sft")
+    data, config, model = parse(argv)
     if not model.model_name_or_path:
         raise ConfigError("no model given; name one with --model_name_or_path (a preset, a folder or a hub id)")
     model.model_name_or_path = str(resolve(model.model_name_or_path))
     folder = run_sft(data, config, model)
     print(f"{folder} is complete: the model, run.json, metrics.jsonl and README.md")
     return 0
+
+
+def parse(recipe: Sequence[str] | Mapping[str, Any]) -> tuple[Any, ...]:
+    """``DataArguments``, ``ScaleSFTConfig`` and ``ModelConfig`` of a command line, or of a mapping of fields."""
+    from trl import ModelConfig
+
+    from balanced_thinking.cli.parsing import parse_recipe
+    from balanced_thinking.training.dataset import DataArguments
+    from balanced_thinking.training.sft_config import ScaleSFTConfig
+
+    return parse_recipe((DataArguments, ScaleSFTConfig, ModelConfig), recipe, prog="balanced sft")

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from balanced_thinking.compare.plan import ARMS, BLANK, Comparison, Stage, plan_stages
-from balanced_thinking.compare.statistics import cells
+from balanced_thinking.compare.comparison import ARMS, Comparison
+from balanced_thinking.compare.plan import BLANK, Stage, plan_stages
+from balanced_thinking.compare.statistics import cells, seconds_compare
 from balanced_thinking.runinfo import read_jsonl
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart, on light and on dark ground.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#B2A900")
+_ACCURACY = "accuracy % (± standard error)"
 Curves = Sequence[tuple[Stage, list[dict[str, Any]]]]
 
 
@@ -39,7 +41,7 @@ def write_plots(comparison: Comparison, rows: Sequence[dict[str, Any]], output: 
         (
             "trade-off",
             "accuracy against training seconds",
-            lambda: _plot_trade_off(rows, colours) if comparison.timed else None,
+            lambda: _plot_trade_off(rows, colours) if seconds_compare(rows) else None,
         ),
         ("nll", "nll of think and answer during SFT", lambda: _plot_panels(curves, colours, _NLL)),
         ("weights", "weights of think and answer", lambda: _plot_weights(curves, colours)),
@@ -110,10 +112,10 @@ def _plot_accuracy(rows: Sequence[dict[str, Any]], colours: dict[str, str]) -> A
     figure, axes = _axes(len(found), width=1.4 + 0.45 * len(colours))
     for axis, ((model, benchmark), arms) in zip(axes, found.items(), strict=True):
         heights = [100 * cell.accuracy for cell in arms.values()]
-        errors = [196 * cell.standard_error for cell in arms.values()]
+        errors = [100 * cell.standard_error for cell in arms.values()]
         bars = axis.bar(list(arms), heights, yerr=errors, capsize=3, color=[colours[arm] for arm in arms])
         axis.bar_label(bars, fmt="%.1f", padding=3, fontsize=8)
-        axis.set(title=f"{benchmark}\n{Path(model).name}", ylabel="accuracy % (95 %)", ylim=(0, 105))
+        axis.set(title=f"{benchmark}\n{Path(model).name}", ylabel=_ACCURACY, ylim=(0, 105))
         axis.tick_params(axis="x", rotation=40)
     return figure
 
@@ -130,8 +132,10 @@ def _plot_trade_off(rows: Sequence[dict[str, Any]], colours: dict[str, str]) -> 
             start = arms.get(ARMS[arm].after or "")
             if start is not None and start.seconds:
                 axis.plot([start.seconds, at], [100 * start.accuracy, height], ":", color=colours[arm], linewidth=1)
-            axis.errorbar(at, height, yerr=196 * cell.standard_error, fmt="o", capsize=3, color=colours[arm], label=arm)
-        axis.set(title=f"{benchmark}\n{Path(model).name}", xlabel="training seconds", ylabel="accuracy % (95 %)")
+            axis.errorbar(at, height, yerr=100 * cell.standard_error, fmt="o", capsize=3, color=colours[arm], label=arm)
+        axis.set(
+            title=f"{benchmark}\n{Path(model).name}", xlabel="training seconds", ylabel="accuracy % (± standard error)"
+        )
         _legend(axis)
     return figure
 

@@ -14,10 +14,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from balanced_thinking.compare.plan import ARMS, Comparison, Stage, plan_stages
+from balanced_thinking.compare.comparison import ARMS, Comparison
+from balanced_thinking.compare.plan import Stage, plan_stages, training_stages
 from balanced_thinking.compare.run import is_done, run_stage
 from balanced_thinking.data.records import load_examples
-from balanced_thinking.errors import ConfigError
 from balanced_thinking.evaluation.benchmarks import BENCHMARKS
 from balanced_thinking.runinfo import read_jsonl
 
@@ -45,8 +45,8 @@ class _Probes:
         self, comparison: Comparison, folder: Path, models: Mapping[str, str], say: Callable[[str], None]
     ) -> None:
         self.comparison, self.folder, self.models, self.say = comparison, folder, models, say
-        self.training: dict[tuple[str, str], tuple[float, float, float]] = {}
-        self.evaluation: dict[tuple[str, str, bool], tuple[float, float]] = {}
+        self.training: dict[Path, tuple[float, float, float]] = {}
+        self.evaluation: dict[Path, tuple[float, float]] = {}
         self.sizes: dict[str, int] = {}
 
     def seconds(self, stage: Stage) -> float:
@@ -58,46 +58,36 @@ class _Probes:
 
     def _train(self, stage: Stage) -> tuple[float, float, float]:
         """(start-up seconds, seconds a step, share of an epoch that a step is) of a kind of training."""
-        key = (stage.model, stage.kind)
-        if key in self.training:
-            return self.training[key]
         folder = self._folder(stage)
-        short = {"max_steps": STEPS[stage.kind], "logging_steps": 1, "save_strategy": "no", "output_dir": str(folder)}
-        start = None
-        if stage.kind == "grpo":
-            sft = next(s for s in plan_stages(self.comparison, self.folder) if s.kind == "sft")
-            self._train(dataclasses.replace(sft, model=stage.model))
-            start = self.folder / Path(stage.model).name / "sft"
-        took = self._run(dataclasses.replace(stage, folder=folder, start=start, recipe={**stage.recipe, **short}))
-        times = [row for row in read_jsonl(folder / "metrics.jsonl") if "loss" in row and "train_runtime" in row]
-        if len(times) < 2:
-            raise ConfigError(f"{stage.label}: the probe logged no steps; see {folder}")
-        # The first step warms caches up and counts as start-up.
-        step = (times[-1]["train_runtime"] - times[0]["train_runtime"]) / (len(times) - 1)
-        self.training[key] = (max(0.0, took - step * len(times)), step, times[-1]["epoch"] / times[-1]["step"])
-        return self.training[key]
+        if folder not in self.training:
+            short: dict[str, Any] = {"max_steps": STEPS[stage.kind], "logging_steps": 1, "save_strategy": "no"}
+            recipe = {**stage.recipe, **short, "output_dir": str(folder)}
+            start = self._trained(stage) if stage.kind == "grpo" else None
+            took = self._run(dataclasses.replace(stage, folder=folder, start=start, recipe=recipe))
+            rows = [row for row in read_jsonl(folder / "metrics.jsonl") if "loss" in row]
+            # The first step warms caches up and counts as start-up.
+            step = (rows[-1]["seconds"] - rows[0]["seconds"]) / (len(rows) - 1)
+            share = rows[-1]["epoch"] / rows[-1]["step"]
+            self.training[folder] = (max(0.0, took - step * len(rows)), step, share)
+        return self.training[folder]
+
+    def _trained(self, stage: Stage) -> Path:
+        """The folder of the probe of the SFT from which a stage starts, made if need be."""
+        sft = training_stages(self.comparison, self.folder, model=stage.model, arm=stage.arm, seed=stage.seed)[0]
+        self._train(sft)
+        return self._folder(sft)
 
     def _evaluate(self, stage: Stage) -> tuple[float, float]:
         """(start-up seconds, seconds a question) of a benchmark, for arms that think or answer at once."""
-        thinks = ARMS[stage.arm].thinks
-        key = (stage.model, stage.benchmark, thinks)
-        if key not in self.evaluation:
-            start = None
-            if stage.start is not None:
-                sft = next(s for s in plan_stages(self.comparison, self.folder) if s.kind == "sft")
-                self._train(dataclasses.replace(sft, model=stage.model))
-                start = self.folder / Path(stage.model).name / "sft"
-            folder = self._folder(stage) / f"{stage.file_name}-{thinks}"
-            took = [
-                self._run(
-                    dataclasses.replace(stage, folder=folder / str(count), start=start, blank_images=False),
-                    limit=count,
-                )
-                for count in (1, QUESTIONS)
-            ]
-            question = max(0.0, took[1] - took[0]) / (QUESTIONS - 1)
-            self.evaluation[key] = (took[0], question)
-        return self.evaluation[key]
+        folder = self._folder(stage)
+        if folder not in self.evaluation:
+            start = None if stage.start is None else self._trained(stage)
+            took = []
+            for count in (1, QUESTIONS):
+                part = dataclasses.replace(stage, folder=folder / str(count), start=start, blank_images=False)
+                took.append(self._run(part, limit=count))
+            self.evaluation[folder] = (took[0], max(0.0, took[1] - took[0]) / (QUESTIONS - 1))
+        return self.evaluation[folder]
 
     def _questions(self, benchmark: str) -> int:
         if benchmark not in self.sizes:
@@ -108,7 +98,11 @@ class _Probes:
         return min(self.sizes[benchmark], self.comparison.limit or self.sizes[benchmark])
 
     def _folder(self, stage: Stage) -> Path:
-        return self.folder / Path(stage.model).name / stage.kind
+        """One folder for all stages that cost the same: by model, kind, benchmark, and whether the arm thinks."""
+        thinks = "think" if ARMS[stage.arm].thinks else "answer"
+        trained = "base" if stage.start is None and not stage.trains else "trained"
+        place = stage.file_name if stage.benchmark else "run"
+        return self.folder / Path(stage.model).name / f"{stage.kind}-{thinks}-{trained}" / place
 
     def _run(self, stage: Stage, *, limit: int | None = None) -> float:
         self.say(f"probe: {stage.kind} {stage.questions if stage.benchmark else ''}".rstrip())

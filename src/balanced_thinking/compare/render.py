@@ -71,13 +71,16 @@ class Example:
     answers: Sequence[Answer]
 
 
+_OWN_PICTURE = re.compile(r"\d+-\d+\.\w+")
 Block = Heading | Text | Table | Code | Image | Example
 
 
 def markdown(blocks: Sequence[Block], output: Path) -> str:
     """The blocks as Markdown; pictures of examples are copied to ``output/examples``."""
     folder = output / "examples"
-    shutil.rmtree(folder, ignore_errors=True)
+    for path in folder.glob("*"):
+        if _OWN_PICTURE.fullmatch(path.name):  # whatever else stands there is not ours
+            path.unlink()
     parts, number = [], 0
     for block in blocks:
         match block:

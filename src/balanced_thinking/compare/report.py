@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from balanced_thinking.compare.plan import ARMS, BLANK, Comparison, Stage, plan_stages
+from balanced_thinking.compare.comparison import ARMS, Comparison
+from balanced_thinking.compare.plan import BLANK, Stage, plan_stages
 from balanced_thinking.compare.plots import write_plots
 from balanced_thinking.compare.render import Answer, Block, Code, Example, Heading, Image, Table, Text, html, markdown
-from balanced_thinking.compare.statistics import REFERENCE, Cell, cells, claims, time_ratio
+from balanced_thinking.compare.statistics import REFERENCE, Cell, cells, claims, seconds_compare, time_ratio
 from balanced_thinking.runinfo import package_versions, read_jsonl, source_commit, write_text
 
 _HEAD = (
@@ -66,8 +67,8 @@ def _blocks(comparison: Comparison, rows: Sequence[dict[str, Any]], output: Path
         if kinds := _kinds(arms):
             blocks.append(kinds)
     blocks += [Heading("Training", 2), *_stages(rows)]
-    if not comparison.timed:
-        blocks.append(Text("Stages ran beside each other: wall seconds of arms cannot be compared, CPU seconds can."))
+    if not seconds_compare(rows):
+        blocks.append(Text("Trainings did not all run alone with the same threads: compare CPU seconds, not seconds."))
     blocks += plots.values()
     examples = _examples(comparison, output)
     if examples:
@@ -84,7 +85,8 @@ def _method(comparison: Comparison, rows: Sequence[dict[str, Any]]) -> list[Bloc
     return [
         Table(("arm", "what it is"), arms),
         Text(
-            "All arms share base, data, order, seed, steps, batch, learning rate, generation cap and scorer. "
+            "All arms start from the same base; those with SFT share its data, order, seed, steps, batch and learning "
+            "rate, those with GRPO its settings too. Generation cap and scorer are the same for all. "
             f"Seeds: {seeds}. Up to {questions:,} questions per benchmark."
             + (f" System prompt: {prompt}" if prompt else "")
         ),

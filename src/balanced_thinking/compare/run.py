@@ -5,6 +5,7 @@ itself. A stage that fails is reported with the end of its log, and the stages t
 What it leaves out: which stages there are (``plan``) and what their results mean (``statistics``, ``report``).
 """
 
+import dataclasses
 import json
 import os
 import signal
@@ -18,11 +19,12 @@ from typing import Any
 
 import yaml
 
-from balanced_thinking.compare.plan import ARMS, Comparison, Stage, plan_stages, training_stages
+from balanced_thinking.compare.comparison import ARMS, Comparison
+from balanced_thinking.compare.plan import Stage, plan_stages, training_stages
 from balanced_thinking.errors import ConfigError
 from balanced_thinking.runinfo import content_hash, read_jsonl, run_info, write_json, write_text
 
-RESULTS_FILE = "results.jsonl"
+RESULTS_FILE, SETTINGS_FILE, STAGE_FILE = "results.jsonl", "comparison.json", "stage.json"
 _POLL_SECONDS = 0.5
 DIE_WITH_PARENT = "BALANCED_THINKING_DIE_WITH_PARENT"
 
@@ -40,6 +42,8 @@ class Running:
 def run_comparison(comparison: Comparison, output: Path, *, resolve: Any = str) -> list[dict[str, Any]]:
     """Run what is missing and return the rows of ``results.jsonl``, which are also written after every stage.
 
+    Arms, seeds and benchmarks that the folder holds from earlier calls stay in the results.
+
     Args:
         comparison: What to compare.
         output: Folder of the comparison; holds one of the same settings, or none.
@@ -49,7 +53,8 @@ def run_comparison(comparison: Comparison, output: Path, *, resolve: Any = str) 
         ConfigError: ``output`` holds a comparison of other settings.
     """
     output = Path(output)
-    _same_settings(comparison, output)
+    whole = with_earlier(comparison, output)
+    _same_settings(comparison, whole, output)
     stages = plan_stages(comparison, output)
     models = {model: str(resolve(model)) for model in comparison.models}
     waiting = [stage for stage in stages if not is_done(stage)]
@@ -70,13 +75,13 @@ def run_comparison(comparison: Comparison, output: Path, *, resolve: Any = str) 
                 if not ok:
                     failed.append(item.stage)
                     waiting = _without_dependants(waiting, item.stage)
-                _write_results(gather(comparison, output), output)
+                _write_results(gather(whole, output), output)
     finally:
         for item in running:
             item.process.terminate()
             item.process.wait()
         show.close()
-    rows = gather(comparison, output)
+    rows = gather(whole, output)
     _write_results(rows, output)
     if failed:
         print(
@@ -143,8 +148,9 @@ def _trainings(comparison: Comparison, output: Path, stage: Stage) -> list[Stage
 
 
 def _timing(stage: Stage) -> dict[str, Any]:
-    timing = _read(stage.folder / "run.json").get("stage", {})
-    return {"name": stage.kind, **{key: timing.get(key) for key in ("seconds", "cpu_seconds", "steps", "tokens")}}
+    clock, how = _read(stage.folder / "run.json").get("stage", {}), _read(stage.folder / STAGE_FILE)
+    figures = {key: clock.get(key) for key in ("seconds", "cpu_seconds", "steps", "tokens")}
+    return {"name": stage.kind, **figures, "alone": how.get("alone", False), "threads": how.get("threads")}
 
 
 def _finished(folder: Path) -> bool:
@@ -164,19 +170,34 @@ def _write_results(rows: Sequence[dict[str, Any]], output: Path) -> None:
     write_text(output / RESULTS_FILE, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
-def _same_settings(comparison: Comparison, output: Path) -> None:
+def with_earlier(comparison: Comparison, output: Path) -> Comparison:
+    """The comparison with the arms, seeds and benchmarks that earlier calls have left in its folder, theirs first."""
+    earlier = _read(Path(output) / SETTINGS_FILE).get("config", {})
+    lists: dict[str, Any] = {
+        name: tuple(dict.fromkeys([*earlier.get(name, ()), *getattr(comparison, name)]))
+        for name in ("arms", "seeds", "benchmarks")
+    }
+    lists["arms"] = tuple(sorted((arm for arm in lists["arms"] if arm in ARMS), key=list(ARMS).index))
+    grpo = comparison.grpo or earlier.get("grpo") or {}
+    blank = comparison.blank_images or bool(earlier.get("blank_images"))
+    return dataclasses.replace(comparison, **lists, grpo=grpo, blank_images=blank)
+
+
+def _same_settings(comparison: Comparison, whole: Comparison, output: Path) -> None:
     """Refuse a folder that holds something else; seeds, arms and benchmarks may be added to."""
-    settings = json.loads(json.dumps(vars(comparison), default=list))
-    fixed = {key: settings[key] for key in ("models", "recipe", "grpo", "limit", "max_new_tokens")}
-    file = output / "comparison.json"
-    before = _read(file).get("fixed")
-    if before is not None and content_hash(before) != content_hash(fixed):
-        changed = sorted(key for key in fixed if before.get(key) != fixed[key])
+    settings = json.loads(json.dumps(vars(whole), default=list))
+    fixed = {key: settings[key] for key in ("models", "recipe", "limit", "max_new_tokens", "launch")}
+    if comparison.with_grpo:
+        fixed["grpo"] = settings["grpo"]
+    file = output / SETTINGS_FILE
+    before = _read(file).get("fixed", {})
+    changed = sorted(key for key in fixed if key in before and content_hash(before[key]) != content_hash(fixed[key]))
+    if changed:
         raise ConfigError(
             f"{output} holds a comparison with other settings ({', '.join(changed)}); "
             "choose another folder, or remove it"
         )
-    write_json(file, {**run_info(settings), "fixed": fixed})
+    write_json(file, {**run_info(settings), "fixed": {**before, **fixed}})
 
 
 def _startable(waiting: Sequence[Stage], running: Sequence[Stage], comparison: Comparison) -> list[Stage]:
@@ -197,7 +218,11 @@ def _startable(waiting: Sequence[Stage], running: Sequence[Stage], comparison: C
 def _start(stage: Stage, comparison: Comparison, model: str) -> Running:
     stage.folder.mkdir(parents=True, exist_ok=True)
     log = stage.folder / f"{stage.kind}.log"
-    threads = comparison.threads or max(1, (os.cpu_count() or 1) // comparison.jobs)
+    threads = _threads(stage, comparison)
+    if stage.trains:
+        earlier = _read(stage.folder / STAGE_FILE)
+        how = {"alone": _alone(comparison) and earlier.get("alone", True), "threads": threads}
+        write_json(stage.folder / STAGE_FILE, how)
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
     with log.open("a", encoding="utf-8") as file:
         process = subprocess.Popen(
@@ -211,6 +236,18 @@ def _start(stage: Stage, comparison: Comparison, model: str) -> Running:
     return Running(stage, process, log)
 
 
+def _alone(comparison: Comparison) -> bool:
+    """Whether a training runs beside nothing else."""
+    return comparison.with_grpo or comparison.jobs == 1
+
+
+def _threads(stage: Stage, comparison: Comparison) -> int:
+    """What the user says; else all cores for a stage that runs alone, and a share of them for one that does not."""
+    cores = os.cpu_count() or 1
+    beside = 1 if stage.trains and _alone(comparison) else comparison.jobs
+    return comparison.threads or max(1, cores // beside)
+
+
 def _launcher(stage: Stage, comparison: Comparison) -> list[str]:
     launched = ["-m", "accelerate.commands.launch", *comparison.launch] if stage.trains and comparison.launch else []
     return [*launched, "-m", "balanced_thinking.cli.main"]
@@ -220,7 +257,8 @@ def _command(stage: Stage, comparison: Comparison, model: str) -> list[str]:
     start = model if stage.start is None else str(stage.start)
     if stage.trains:
         recipe = stage.folder / "recipe.yaml"
-        write_text(recipe, yaml.safe_dump({"model_name_or_path": start, **stage.recipe}, sort_keys=False))
+        fields = {**stage.recipe, "model_name_or_path": start}
+        write_text(recipe, yaml.safe_dump(json.loads(json.dumps(fields, default=list)), sort_keys=False))
         return [stage.kind, "--config", str(recipe)]
     command = ["evaluate", "--model", start]
     command += ["--benchmark", stage.benchmark, "--output_dir", str(stage.output)]
@@ -238,6 +276,8 @@ def die_with_parent() -> None:
 
     Called by each process of a stage, since `accelerate launch` puts processes of its own between.
     """
+    if sys.platform != "linux":
+        return
     import ctypes
 
     pr_set_pdeathsig = 1

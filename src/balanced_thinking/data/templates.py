@@ -46,12 +46,15 @@ def tokenizer_of(processor: Any) -> Any:
     return getattr(processor, "tokenizer", processor)
 
 
-def render_prompt(processor: Any, messages: Sequence[dict[str, Any]], *, generate: bool = True) -> str:
-    """The text of ``messages`` as the chat template writes it, ready for the response if ``generate``."""
+def render_prompt(processor: Any, messages: Sequence[dict[str, Any]], *, generate: bool = True, **template: Any) -> str:
+    """The text of ``messages`` as the chat template writes it, ready for the response if ``generate``.
+
+    ``template`` are options of the chat template itself.
+    """
     contents = list(messages)
     if processor is tokenizer_of(processor):
         contents = [{**message, "content": _plain(message["content"])} for message in messages]
-    return processor.apply_chat_template(contents, tokenize=False, add_generation_prompt=generate)
+    return processor.apply_chat_template(contents, tokenize=False, add_generation_prompt=generate, **template)
 
 
 def render(processor: Any, row: Row, segments: Sequence[SegmentSpec]) -> Rendered:

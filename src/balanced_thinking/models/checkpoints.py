@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import TrainerCallback
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers import TrainerCallback, TrainerState
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 
 from balanced_thinking.errors import CheckpointError
 
@@ -170,12 +170,29 @@ class StrictResume:
             if fault is not None:
                 raise CheckpointError(f"{resume_from_checkpoint} cannot be resumed from: {fault}")
             self._guard_total_steps(Path(resume_from_checkpoint))
+            if self._nothing_left(Path(resume_from_checkpoint)):
+                return TrainOutput(self.state.global_step, float("nan"), {})
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)  # type: ignore[misc]
 
     def _guard_total_steps(self, folder: Path) -> None:
         total = json.loads((folder / STATE_FILE).read_text(encoding="utf-8")).get("max_steps")
         if not self.allow_new_total_steps:
             self.add_callback(_SameTotalSteps(total, folder, self.total_steps_remedy))  # type: ignore[attr-defined]
+
+    def _nothing_left(self, folder: Path) -> bool:
+        """Whether the checkpoint is that of the last step; then its weights and state are loaded.
+
+        A run can be killed behind it. transformers would train one step more before it looks at the number of steps.
+        """
+        state = TrainerState.load_from_json(str(folder / STATE_FILE))
+        if state.global_step < state.max_steps or self.is_fsdp_enabled or self.is_deepspeed_enabled:  # type: ignore[attr-defined]
+            return False
+        if self.args.max_steps > 0 and self.args.max_steps != state.max_steps:  # type: ignore[attr-defined]
+            return False
+        best = state.best_model_checkpoint if self.args.load_best_model_at_end else None  # type: ignore[attr-defined]
+        load_weights(self.model, best or folder)  # type: ignore[attr-defined]
+        self.state = state
+        return True
 
     def _say(self, line: str) -> None:
         if self.is_world_process_zero():  # type: ignore[attr-defined]

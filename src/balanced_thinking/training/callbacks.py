@@ -18,12 +18,13 @@ METRICS_FILE, CLOCK_FILE = "metrics.jsonl", "clock.json"
 
 
 class MetricsFile(TrainerCallback):
-    """One JSON line a log entry; lines after the step that a run resumes from are replaced."""
+    """One JSON line a log entry, with the seconds of this attempt; lines after a resumed step are replaced."""
 
     def __init__(self, folder: Path) -> None:
         self.path = Path(folder) / METRICS_FILE
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.start = time.perf_counter()
         if state.is_world_process_zero:
             kept = [row for row in read_jsonl(self.path) if row.get("step", 0) <= state.global_step]
             kept = kept if state.global_step else []
@@ -31,7 +32,9 @@ class MetricsFile(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         if state.is_world_process_zero and logs:
-            append_jsonl(self.path, {"step": state.global_step, "total_steps": state.max_steps, **logs})
+            seconds = round(time.perf_counter() - self.start, 3)
+            row = {"step": state.global_step, "total_steps": state.max_steps, "seconds": seconds, **logs}
+            append_jsonl(self.path, row)
 
 
 class Clock(TrainerCallback):
@@ -50,6 +53,10 @@ class Clock(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step < state.max_steps:
             self._write(state)
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        # A run killed behind its last checkpoint has nothing left to train; then this is what stays.
+        self._write(state)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._write(state)

@@ -65,7 +65,8 @@ def write_card(folder: Path, run: dict[str, Any], history: Sequence[dict[str, An
 
 def _method(config: dict[str, Any]) -> str:
     if config["method"] == "grpo":
-        return "GRPO (Shao et al. 2024, arXiv:2402.03300) by TRL's GRPOTrainer, rewarded for the answer and its form."
+        rewards = ", ".join(config["reward_funcs"])
+        return f"GRPO (Shao et al. 2024, arXiv:2402.03300) by TRL's GRPOTrainer; rewards: {rewards}."
     if config.get("loss") == "scale":
         return (
             "SCALe-SFT, in which think and answer each have a length-independent loss and the weight moves from the "

@@ -58,6 +58,8 @@ class DataArguments:
     def __post_init__(self) -> None:
         self.dataset = [self.dataset] if isinstance(self.dataset, str) else list(self.dataset)
         self.columns = decoded("columns", self.columns, dict)
+        if isinstance(self.dataset_fractions, int | float):
+            self.dataset_fractions = [float(self.dataset_fractions)]
         if self.dataset_fractions is not None:
             if len(self.dataset_fractions) != len(self.dataset):
                 raise ConfigError(
@@ -81,7 +83,8 @@ def load_data(data: DataArguments) -> tuple[Any, Any]:
     for name, fraction in zip(data.dataset, data.dataset_fractions or [1.0] * len(data.dataset), strict=True):
         found = list(_spread(_limited(read_examples(name, data, split="train"), data.limit), fraction))
         if not found:
-            raise DataError("the data set holds no example", file=name, remedy="give a file with records")
+            remedy = "give a file with records" if fraction == 1 else f"or a larger fraction than {fraction}"
+            raise DataError("the data set holds no example", file=name, remedy=remedy)
         examples += found
     held_out: Sequence[Example] = []
     if data.eval_dataset:

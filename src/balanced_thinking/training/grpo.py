@@ -59,13 +59,17 @@ class GRPOArguments:
     grpo_preset: str = field(default="trl", metadata={"help": f"One of {', '.join(GRPO_PRESETS)}."})
     reward_funcs: list[str] = field(
         default_factory=lambda: ["accuracy", "format"],
-        metadata={"help": "accuracy, format, hard, soft_overlong or package.module.function."},
+        metadata={
+            "help": "accuracy, format, hard, soft_overlong or package.module.function, which is called with prompts, "
+            "completions, completion_ids, images, answer, kind, choices, id and source."
+        },
     )
     overlong_cache: int = field(default=0, metadata={"help": "Tokens over which soft_overlong grows; 0: a fifth."})
     freeze_vision_tower: bool = field(default=False, metadata={"help": "Leave the image encoder as it is."})
 
     def __post_init__(self) -> None:
         preset_fields(self.grpo_preset)
+        self.reward_funcs = [self.reward_funcs] if isinstance(self.reward_funcs, str) else list(self.reward_funcs)
         if self.overlong_cache < 0:
             raise ConfigError(f"overlong_cache must be 0 or more, not {self.overlong_cache}")
 
@@ -76,7 +80,7 @@ def preset_fields(name: str) -> Mapping[str, Any]:
     Raises:
         ConfigError: there is no such preset.
     """
-    if name not in GRPO_PRESETS:
+    if not isinstance(name, str) or name not in GRPO_PRESETS:
         raise ConfigError(f"grpo_preset {name!r} is unknown; choose one of {', '.join(GRPO_PRESETS)}")
     return GRPO_PRESETS[name]
 
@@ -87,6 +91,7 @@ class StrictGRPOConfig(GRPOConfig):
 
     Completions are made for several steps at once (``steps_per_generation``, ``num_iterations``) and are not part of a
     checkpoint. A checkpoint between two generations could not be resumed exactly, so ``save_steps`` must end on one.
+    (With ``use_vllm`` it is strict but not exact: the sampler's random state is in no checkpoint.)
 
     Raises:
         ConfigError: checkpoints would fall between two generations.
@@ -98,20 +103,29 @@ class StrictGRPOConfig(GRPOConfig):
 
     def __post_init__(self) -> None:
         choose_device(self)
+        self.remove_unused_columns = False  # rewards read the other columns
         super().__post_init__()
         self._refuse_inexact_checkpoints()
 
     def _refuse_inexact_checkpoints(self) -> None:
         assert self.steps_per_generation is not None
         micro_steps = self.steps_per_generation * self.num_iterations
-        period = micro_steps // math.gcd(micro_steps, self.gradient_accumulation_steps)
-        if period == 1 or self.save_strategy in ("no", "epoch"):
-            return
+        accumulated = self.gradient_accumulation_steps
+        if micro_steps % accumulated and accumulated % micro_steps:
+            raise ConfigError(
+                f"completions serve {micro_steps} micro-batches and a step takes {accumulated}: neither divides the "
+                "other, so no checkpoint could be resumed exactly; make steps_per_generation a multiple of "
+                "gradient_accumulation_steps"
+            )
+        period = max(1, micro_steps // accumulated)
         every = self.save_steps if self.save_steps >= 1 else math.ceil(self.save_steps * self.max_steps)
+        saves_late = self.save_strategy == "steps" and 0 < self.max_steps <= every
+        if period == 1 or self.save_strategy in ("no", "epoch") or saves_late:
+            return
         if self.save_strategy != "steps" or every < 1 or every % period:
             raise ConfigError(
-                f"completions serve {period} optimizer steps, so only every {period}th step can be resumed exactly; "
-                f'set save_strategy="steps" and save_steps to a multiple of {period} (save_steps={self.save_steps})'
+                f"completions serve {period} optimizer steps, so a run can be resumed exactly only after each {period} "
+                f'of them; set save_strategy="steps" and save_steps to a multiple of {period}, not {self.save_steps}'
             )
 
 
@@ -171,14 +185,15 @@ def refuse_hidden_tags(processor: Any) -> None:
         ConfigError: one is.
     """
     tokenizer = tokenizer_of(processor)
-    special = set(tokenizer.all_special_tokens)
-    hidden = [tag for spec in THINK_ANSWER for tag in (spec.open, spec.close) if tag in special]
+    tags = [tag for spec in THINK_ANSWER for tag in (spec.open, spec.close) if tag]
+    ids = {tag: tokenizer(tag, add_special_tokens=False)["input_ids"] for tag in tags}
+    hidden = [tag for tag in tags if tag not in tokenizer.decode(ids[tag], skip_special_tokens=True)]
     if hidden:
         raise ConfigError(
             f"{hidden[0]} is a special token of this tokenizer, which no reward would see; add it with special=False"
         )
 
 
-def prefilled_tag(processor: Any, prompt: list[dict[str, Any]]) -> str:
-    """What the chat template already writes of the response, such as ``<think>``, or ""."""
-    return prefilled(render_prompt(processor, prompt), THINK_ANSWER)
+def prefilled_tag(processor: Any, prompt: list[dict[str, Any]], **template: Any) -> str:
+    """What the chat template already writes of the response, such as ``<think>``, or ""; ``template``: its options."""
+    return prefilled(render_prompt(processor, prompt, **template), THINK_ANSWER)

@@ -93,6 +93,8 @@ class CheckedReward:
     def _checked(self, values: Any, arguments: Mapping[str, Any]) -> list[float | None]:
         count = len(arguments["completions"])
         try:
+            if isinstance(values, str | Mapping):
+                raise TypeError(type(values).__name__)
             result = [None if value is None else float(value) for value in values]
         except (TypeError, ValueError) as error:
             raise ConfigError(
@@ -139,7 +141,8 @@ def load_rewards(
         else:
             function = _by_path(name)
             sort = AsyncCheckedReward if inspect.iscoroutinefunction(function) else CheckedReward
-            rewards.append(sort(name.rsplit(".", 1)[1], function))
+            short = name.rsplit(".", 1)[1]
+            rewards.append(sort(name if short in [reward.__name__ for reward in rewards] else short, function))
     return rewards
 
 
@@ -200,8 +203,8 @@ def _by_path(name: str) -> Reward:
         sys.path.append(here)
     try:
         function = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"reward {name!r} cannot be imported: {error}") from error
+    except Exception as error:  # a user's module may raise anything
+        raise ConfigError(f"reward {name!r} cannot be imported: {type(error).__name__}: {error}") from error
     if not callable(function):
         raise ConfigError(f"reward {name!r} is not a function")
     return function

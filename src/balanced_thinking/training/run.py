@@ -6,8 +6,10 @@ the final model at the top in plain Hugging Face layout, ``README.md``. What it 
 """
 
 import dataclasses
+import hashlib
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from trl import ModelConfig, get_peft_config, get_quantization_config
 from balanced_thinking.errors import CheckpointError, ConfigError, DataError
 from balanced_thinking.models.checkpoints import last_checkpoint
 from balanced_thinking.models.modeling import load_processor
-from balanced_thinking.runinfo import content_hash, run_info, write_json
+from balanced_thinking.runinfo import build_once, content_hash, run_info, write_json
 from balanced_thinking.training.callbacks import CLOCK_FILE, Clock, Console, MetricsFile
 from balanced_thinking.training.card import write_card
 from balanced_thinking.training.dataset import DataArguments, load_data
@@ -62,7 +64,11 @@ def run_grpo(data: DataArguments, grpo: GRPOArguments, config: StrictGRPOConfig,
         ConfigError: as ``run_sft``; also a reward that cannot be found or fails its trial.
         DataError: data that cannot be used.
     """
-    data = dataclasses.replace(data, on_missing="train")  # prompts and answers are enough
+    if data.on_missing == "error":  # prompts and answers are enough
+        data = dataclasses.replace(data, on_missing="train")
+    if config.sync_ref_model:
+        warning = "sync_ref_model moves the reference model, which no checkpoint holds: a stopped run must start anew"
+        print(f"warning: {warning}", file=sys.stderr)
     extra = {"method": "grpo", **dataclasses.asdict(grpo)}
     return _run(
         data, config, model, extra, lambda train, held_out: make_grpo_trainer(train, held_out, grpo, config, model)
@@ -123,19 +129,19 @@ def make_grpo_trainer(
     folder = Path(config.output_dir)
     _prepare(config, model)
     assert model.model_name_or_path is not None
-    start = merged_start(model.model_name_or_path, folder)
+    name = model.model_name_or_path
     # GRPOTrainer pads prompts on the left and relies on the processor for it.
     sides = {"padding_side": "left", "truncation_side": "left"}
-    processor = load_processor(
-        start, revision=model.model_revision, trust_remote_code=config.trust_remote_code, **sides
-    )
+    options = {"revision": model.model_revision, "trust_remote_code": config.trust_remote_code, **sides}
+    processor = load_processor(processor_source(name), **options)
     rewards = load_rewards(
         grpo.reward_funcs,
-        prefix=prefilled_tag(processor, train[0]["prompt"]),
+        prefix=prefilled_tag(processor, train[0]["prompt"], **(config.chat_template_kwargs or {})),
         max_completion_length=config.max_completion_length,
         overlong_cache=grpo.overlong_cache,
     )
     try_rewards(rewards, train[0])
+    start = merged_start(name, folder)
     trainer = StrictGRPOTrainer(
         start,
         rewards,
@@ -152,37 +158,53 @@ def make_grpo_trainer(
     return trainer
 
 
+def processor_source(name: str) -> str:
+    """Where the processor of a model comes from: a bare adapter (PEFT) without one takes that of its base."""
+    if not _is_adapter(Path(name)) or any(Path(name).glob("*processor_config.json")):
+        return name
+    from peft import PeftConfig
+
+    return str(PeftConfig.from_pretrained(name).base_model_name_or_path)
+
+
 def merged_start(name: str, folder: Path) -> str:
     """``name``, or where it is a bare adapter (PEFT), a folder in which it is merged into its base.
 
     GRPO's reference model and the final folder need a whole model; SFT folders of this project hold one already.
     """
     place = Path(name)
-    if not (place / "adapter_config.json").is_file() or (place / "config.json").is_file():
+    if not _is_adapter(place):
         return name
-    target, part = folder / "start", folder / "start.part"
-    if not target.is_dir():
+
+    def merge(target: Path) -> None:
         from peft import PeftConfig, PeftModel
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
         base = PeftConfig.from_pretrained(place).base_model_name_or_path
         model: Any = AutoModelForImageTextToText.from_pretrained(base)
-        PeftModel.from_pretrained(model, place).merge_and_unload().save_pretrained(part)
-        AutoProcessor.from_pretrained(base).save_pretrained(part)
-        part.rename(target)  # a half-written folder keeps the other name
-    return str(target)
+        PeftModel.from_pretrained(model, place).merge_and_unload().save_pretrained(target)
+        AutoProcessor.from_pretrained(processor_source(name)).save_pretrained(target)
+
+    digest = hashlib.sha256()
+    for file in sorted(place.glob("adapter_*")):
+        digest.update(file.name.encode() + file.read_bytes())
+    return str(build_once(folder / f"start-{digest.hexdigest()[:12]}", merge))
+
+
+def _is_adapter(place: Path) -> bool:
+    return (place / "adapter_config.json").is_file() and not (place / "config.json").is_file()
 
 
 def _prepare(config: Any, model: ModelConfig) -> None:
     """Our files and bar instead of transformers' printed dictionaries; the model's own options handed on."""
     config.disable_tqdm = True
-    if config.model_init_kwargs is None:
-        options = {
-            "revision": model.model_revision,
-            "attn_implementation": model.attn_implementation,
-            "dtype": model.dtype,
-        }
-        config.model_init_kwargs = {key: value for key, value in options.items() if value is not None}
+    options = {
+        "revision": model.model_revision,
+        "attn_implementation": model.attn_implementation,
+        "dtype": model.dtype,
+    }
+    options = {key: value for key, value in options.items() if value is not None}
+    config.model_init_kwargs = {**options, **(config.model_init_kwargs or {})}
 
 
 def save_final(trainer: Any, folder: Path) -> None:
