@@ -15,7 +15,7 @@ import yaml
 from test_resume import write_data
 
 from balanced_thinking.cli.main import main
-from balanced_thinking.compare.comparison import ARMS, read_comparison
+from balanced_thinking.compare.comparison import ARMS, check_benchmarks, read_comparison
 from balanced_thinking.compare.plan import plan_stages
 from balanced_thinking.compare.run import _startable, _without_dependants, die_with_parent, gather
 from balanced_thinking.compare.statistics import cells

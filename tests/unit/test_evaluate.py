@@ -214,7 +214,7 @@ def test_unknown_benchmark_names_the_nearest():
 )
 def test_a_benchmark_is_loaded_by_name_and_split(monkeypatch, asked, split, name):
     loaded = []
-    toy = Benchmark("toy", "for tests", 33, lambda which: loaded.append(which) or tiny_examples(4))
+    toy = Benchmark("toy", "for tests", 33, ("val", "test"), lambda which: loaded.append(which) or tiny_examples(4))
     monkeypatch.setitem(BENCHMARKS, "toy", toy)
     target = find_benchmark(asked, limit=3)
     assert (loaded, target.name, target.max_new_tokens, len(target.examples)) == ([split], name, 33, 3)

@@ -251,7 +251,7 @@ def test_long_traces_are_long_and_end_as_the_short_ones():
         example = icons.make_example("icons-long", "train", number)
         lengths.append(len(tokenizer(example.think)["input_ids"]))
         assert all(example.think.count(place) >= 4 for place in POSITIONS)
-        assert "answer" not in example.think
+        assert "the answer is" not in example.think
     assert min(lengths) >= 300
     assert max(lengths) * 1.2 <= BENCHMARKS["icons-long"].max_new_tokens
     assert 400 <= sum(lengths) / len(lengths) <= 480
