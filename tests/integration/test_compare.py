@@ -1,5 +1,6 @@
 """A whole comparison on a tiny model: stages as processes, resumed after a kill, table, report and plots."""
 
+import dataclasses
 import json
 import os
 import re
@@ -17,7 +18,7 @@ from test_resume import write_data
 from balanced_thinking.cli.main import main
 from balanced_thinking.compare.comparison import ARMS, check_benchmarks, read_comparison
 from balanced_thinking.compare.plan import plan_stages
-from balanced_thinking.compare.run import _startable, _without_dependants, die_with_parent, gather
+from balanced_thinking.compare.run import _startable, _without_dependants, die_with_parent, gather, missing
 from balanced_thinking.compare.statistics import cells
 from balanced_thinking.errors import ConfigError
 
@@ -276,6 +277,21 @@ def test_every_arm_makes_a_valid_recipe(tmp_path):
             continue
         recipe = {key: value for key, value in (arm.recipe or {}).items() if key != "without_think"}
         assert ScaleSFTConfig(str(tmp_path), **recipe).loss in ("scale", "token_mean"), name
+
+
+def test_results_alone_are_enough_to_go_on(finished, tiny_folder, tmp_path):
+    """Of a committed folder only small files are there: nothing is made again, and what is new needs its models."""
+    comparison, output, _ = finished
+    for name in ("results.jsonl", "comparison.json"):
+        shutil.copyfile(output / name, tmp_path / name)
+    assert missing(comparison, tmp_path) == []
+    assert gather(comparison, tmp_path) == gather(comparison, output)
+    more = dataclasses.replace(comparison, seeds=(0, 1), arms=("sft", "sft+grpo"))
+    assert [(stage.arm, stage.kind, stage.seed) for stage in missing(more, tmp_path)] == [
+        ("sft", "sft", 1), ("sft", "evaluate", 1), ("sft+grpo", "grpo", 1), ("sft+grpo", "evaluate", 1),
+    ]  # fmt: skip
+    blank = dataclasses.replace(comparison, arms=("sft+grpo",), blank_images=True)
+    assert [stage.kind for stage in missing(blank, tmp_path)] == ["sft", "grpo", "evaluate"]
 
 
 def test_a_failed_arm_takes_only_what_needs_it(tiny_folder, tmp_path):

@@ -39,9 +39,8 @@ def compare(values: Mapping[str, Any], options: argparse.Namespace, *, source: s
     import time
 
     from balanced_thinking.compare.comparison import read_comparison
-    from balanced_thinking.compare.plan import plan_stages
     from balanced_thinking.compare.report import print_table, write_report
-    from balanced_thinking.compare.run import is_done, run_comparison, with_earlier
+    from balanced_thinking.compare.run import missing, run_comparison, with_earlier
     from balanced_thinking.demo.presets import resolve
 
     comparison = read_comparison(values, source=source)
@@ -61,7 +60,7 @@ def compare(values: Mapping[str, Any], options: argparse.Namespace, *, source: s
     report = write_report(with_earlier(comparison, output), rows, output)
     print_table(rows)
     print(f"Report with plots and examples: {report}   ({(time.perf_counter() - start) / 60:.1f} minutes)")
-    return 0 if all(is_done(stage) for stage in plan_stages(comparison, output)) else 1
+    return 1 if missing(comparison, output) else 0
 
 
 def check_recipes(comparison: Any, *, source: str) -> None:

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from balanced_thinking.compare.comparison import ARMS, Comparison
-from balanced_thinking.compare.plan import Stage, plan_stages, training_stages
-from balanced_thinking.compare.run import is_done, run_stage
+from balanced_thinking.compare.plan import Stage, training_stages
+from balanced_thinking.compare.run import missing, run_stage
 from balanced_thinking.data.records import load_examples
 from balanced_thinking.evaluation.benchmarks import BENCHMARKS
 from balanced_thinking.runinfo import read_jsonl
@@ -32,7 +32,7 @@ def estimate(
     Raises:
         ConfigError: a probe failed; names the stage and the end of its log.
     """
-    waiting = [stage for stage in plan_stages(comparison, output) if not is_done(stage)]
+    waiting = missing(comparison, output)
     with tempfile.TemporaryDirectory() as folder:
         probes = _Probes(comparison, Path(folder), models, say)
         return [(stage, probes.seconds(stage)) for stage in waiting]

@@ -57,7 +57,7 @@ def run_comparison(comparison: Comparison, output: Path, *, resolve: Any = str) 
     _same_settings(comparison, whole, output)
     stages = plan_stages(comparison, output)
     models = {model: str(resolve(model)) for model in comparison.models}
-    waiting = [stage for stage in stages if not is_done(stage)]
+    waiting = missing(comparison, output)
     failed: list[Stage] = []
     running: list[Running] = []
     show = _Display(stages, waiting)
@@ -118,11 +118,38 @@ def metrics_file(stage: Stage) -> Path:
     return stage.output / "metrics" / f"{stage.file_name}.json"
 
 
+def missing(comparison: Comparison, output: Path) -> list[Stage]:
+    """What is left to run: evaluations that have neither files nor a row, and the trainings that these start from.
+
+    ``results.jsonl`` is enough for an evaluation to count as complete, so that a folder whose models were removed (or
+    never committed) can be added to without making them again.
+    """
+    recorded, stages = _recorded(output), plan_stages(comparison, Path(output))
+    left = [stage for stage in stages if not stage.trains and not is_done(stage) and _key(stage) not in recorded]
+    starts = {stage.start for stage in left}
+    for stage in reversed(stages):  # a training stands before what starts from it
+        if stage.trains and stage.folder in starts and not is_done(stage):
+            left.append(stage)
+            starts.add(stage.start)
+    return [stage for stage in stages if stage in left]
+
+
+def _key(stage: Stage) -> tuple[str, str, int, str]:
+    return stage.model, stage.arm, stage.seed, stage.questions
+
+
+def _recorded(output: Path) -> dict[tuple[str, str, int, str], dict[str, Any]]:
+    rows = read_jsonl(Path(output) / RESULTS_FILE)
+    return {(row["model"], row["arm"], row["seed"], row["benchmark"]): row for row in rows}
+
+
 def gather(comparison: Comparison, output: Path) -> list[dict[str, Any]]:
-    """The rows of ``results.jsonl`` for all evaluations that are complete, from the run folders alone."""
-    rows = []
+    """The rows of ``results.jsonl``: from the run folders, and as recorded before where these are gone."""
+    rows, recorded = [], _recorded(output)
     for stage in plan_stages(comparison, Path(output)):
-        if stage.kind == "evaluate" and is_done(stage):
+        if stage.kind == "evaluate" and not is_done(stage) and _key(stage) in recorded:
+            rows.append(recorded[_key(stage)])
+        elif stage.kind == "evaluate" and is_done(stage):
             figures = _read(metrics_file(stage))
             rows.append(
                 {
