@@ -139,7 +139,7 @@ def test_nothing_is_run_twice(finished, tiny_folder, tmp_path, capsys):
     assert before == {path: path.stat().st_mtime_ns for path in output.rglob("run.json")}
     for changes, words in [
         ({"limit": 5}, "other settings (limit)"),
-        ({"grpo": {**values["grpo"], "beta": 0.1}}, "other settings (grpo)"),
+        ({"grpo": {**values["grpo"], "beta": 0.1}}, "other settings (grpo.beta)"),
         (
             {"recipe": {**values["recipe"], "learnin_rate": 1}},
             "'learnin_rate'; did you mean learning_rate?",

@@ -218,7 +218,7 @@ def _same_settings(comparison: Comparison, whole: Comparison, output: Path) -> N
         fixed["grpo"] = settings["grpo"]
     file = output / SETTINGS_FILE
     before = _read(file).get("fixed", {})
-    changed = sorted(key for key in fixed if key in before and content_hash(before[key]) != content_hash(fixed[key]))
+    changed = [name for key in fixed if key in before for name in _differing(key, before[key], fixed[key])]
     if changed:
         raise ConfigError(
             f"{output} holds a comparison with other settings ({', '.join(changed)}); "
@@ -261,6 +261,15 @@ def _start(stage: Stage, comparison: Comparison, model: str) -> Running:
             preexec_fn=die_with_parent if sys.platform == "linux" else None,
         )
     return Running(stage, process, log)
+
+
+def _differing(name: str, before: Any, now: Any) -> list[str]:
+    """The names of what differs, down to the fields of a recipe."""
+    if content_hash(before) == content_hash(now):
+        return []
+    if not isinstance(before, dict) or not isinstance(now, dict):
+        return [name]
+    return sorted(f"{name}.{key}" for key in {*before, *now} if before.get(key) != now.get(key))
 
 
 def _alone(comparison: Comparison) -> bool:
