@@ -79,6 +79,18 @@ def test_ids_are_those_of_the_chat_template(processor, pictures):
     assert parts(processor, batch)[1] == "<think>look</think>"
 
 
+def test_the_pictures_of_each_row_are_what_the_model_gets(processor):
+    """Pixels of the real pictures, in the order of the rows: not blank ones, nor another row's."""
+    colours = [(200, 30, 30), (20, 180, 60), (10, 40, 220)]
+    pictures = [Image.new("RGB", (16, 16), colour) for colour in colours]
+    response = "<think>a</think><answer>b</answer>"
+    rows = [row(response, images=pictures[:1]), row(response, pictures=2, images=pictures[1:])]
+    found = ScaleCollator(processor)(rows)["pixel_values"]
+    wanted = torch.cat([processor.image_processor(images=[p], return_tensors="pt")["pixel_values"] for p in pictures])
+    assert torch.equal(found, wanted)
+    assert len({tuple(patches[0].tolist()) for patches in wanted.chunk(3)}) == 3
+
+
 def test_rows_of_different_length_are_padded_on_the_right_and_untrained_there(processor):
     rows = [row("<think>a</think><answer>b</answer>"), row("<think>a b c d e f g h</think><answer>b</answer>")]
     batch = ScaleCollator(processor, pad_to_multiple_of=16)(rows)

@@ -327,7 +327,7 @@ def _read(path: Path) -> dict[str, Any]:
         return {}
 
 
-def progress_of(stage: Stage, limit: int | None) -> tuple[int, int | None, str]:
+def progress_of(stage: Stage) -> tuple[int, int | None, str]:
     """(done, total or None, figures) of a running stage, from the files that it writes."""
     if stage.trains:
         rows = read_jsonl(stage.folder / "metrics.jsonl")
@@ -340,7 +340,7 @@ def progress_of(stage: Stage, limit: int | None) -> tuple[int, int | None, str]:
     file = stage.output / "predictions" / f"{stage.file_name}.jsonl"
     rows = read_jsonl(file)
     right = sum(bool(row.get("correct")) for row in rows)
-    return len(rows), limit, f"accuracy {100 * right / len(rows):.1f} %" if rows else ""
+    return len(rows), None, f"accuracy {100 * right / len(rows):.1f} %" if rows else ""
 
 
 def _tail(log: Path, lines: int) -> list[str]:
@@ -370,7 +370,7 @@ class _Display:
         """Read how far each stage is."""
         for item in running:
             label = item.stage.label
-            done, total, figures = progress_of(item.stage, None)
+            done, total, figures = progress_of(item.stage)
             if self.console.is_terminal:
                 if label not in self.tasks:
                     self.tasks[label] = self.progress.add_task(label, total=total, figures="")
@@ -385,7 +385,7 @@ class _Display:
         if label in self.tasks:
             self.progress.remove_task(self.tasks.pop(label))
         self.progress.advance(self.total)
-        _, _, figures = progress_of(item.stage, None)
+        _, _, figures = progress_of(item.stage)
         mark = "done" if ok else f"FAILED with code {item.process.returncode}, see {item.log}"
         self.console.print(f"{label}: {mark} in {seconds:.0f} s  {figures if ok else ''}", highlight=False)
         if not ok:

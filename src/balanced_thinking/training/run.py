@@ -8,7 +8,6 @@ the final model at the top in plain Hugging Face layout, ``README.md``. What it 
 import dataclasses
 import hashlib
 import json
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -249,9 +248,3 @@ def _known_run(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
             f"{now.get(key)!r} now); choose another output_dir, or remove the folder"
         )
     return known
-
-
-def remove_checkpoints(folder: Path) -> None:
-    """Delete ``checkpoint-N`` folders of a finished run, which its final model makes needless."""
-    for path in Path(folder).glob("checkpoint-*"):
-        shutil.rmtree(path, ignore_errors=True)
