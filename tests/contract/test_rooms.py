@@ -15,7 +15,7 @@ ROOMS = ("core", "data", "models", "evaluation", "training", "demo", "compare", 
 EVERYWHERE = ("errors", "runinfo", "__init__")
 MAY_IMPORT_TORCH = (
     "core/loss", "core/linear_cross_entropy", "data/batch", "data/collate", "models/", "evaluation/generation",
-    "evaluation/evaluate", "training/", "demo/", "compare/bench", "compare/timing", "cli/env",
+    "evaluation/decoding", "evaluation/evaluate", "training/", "demo/", "compare/bench", "compare/timing", "cli/env",
 )  # fmt: skip
 HEAVY = ("torch", "transformers", "trl", "datasets", "peft", "accelerate")
 

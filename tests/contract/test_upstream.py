@@ -55,3 +55,13 @@ def test_hooks_of_generation():
 
 def test_processors_tell_the_size_of_pictures():
     assert hasattr(Qwen2_5_VLProcessor, "_get_num_multimodal_tokens")
+
+
+def test_hooks_of_rollouts():
+    source = inspect.getsource(trl.GRPOTrainer._generate)
+    assert "self.rollout_func(prompts, self)" in source
+    assert '{"prompt_ids", "completion_ids", "logprobs"}' in source
+    made = inspect.getsource(trl.GRPOTrainer.__init__)
+    assert {"generation_config", "generation_kwargs", "chat_template_kwargs"} <= {
+        line.split("=")[0].strip().removeprefix("self.") for line in made.splitlines()
+    }

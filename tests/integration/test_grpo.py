@@ -1,19 +1,23 @@
 """GRPO on a tiny real Qwen2.5-VL: it learns from our rewards, looks at its pictures, and resumes exactly."""
 
 import json
+import math
 import shutil
 
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from scipy.stats import chi2
 from test_resume import write_data
 from tokenizers import AddedToken
+from trl.data_utils import prepare_multimodal_messages
 
 from balanced_thinking.cli.grpo import parse
 from balanced_thinking.cli.main import main
 from balanced_thinking.errors import ConfigError
 from balanced_thinking.training.grpo import GRPO_PRESETS, SpreadWarning, StrictGRPOConfig, refuse_hidden_tags
+from balanced_thinking.training.rollouts import encode, roll_out
 from tiny import tiny_processor, tiny_tokenizer
 from trainers import flat, load, train
 
@@ -66,6 +70,22 @@ def grpo(own_reward, monkeypatch):
     return lambda *arguments: main(["grpo", *map(str, arguments)])
 
 
+@pytest.fixture
+def made_trainer(grpo, monkeypatch):
+    """The trainer of a run through the real command."""
+    from balanced_thinking.training import run as module
+
+    made = []
+    original = module.make_grpo_trainer
+    monkeypatch.setattr(module, "make_grpo_trainer", lambda *a: made.append(original(*a)) or made[-1])
+
+    def make(*arguments):
+        assert grpo(*arguments) == 0
+        return made[-1]
+
+    return make
+
+
 def logs(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
@@ -109,15 +129,9 @@ def test_a_run_changes_the_weights_and_resumes_exactly(tiny_folder, data, tmp_pa
     assert [row["reward"] for row in same] == [row["reward"] for row in rows]
 
 
-def test_pictures_reach_the_policy(tiny_folder, data, tmp_path, grpo, monkeypatch):
+def test_pictures_reach_the_policy(tiny_folder, data, tmp_path, made_trainer):
     """Log-probabilities of the same completions change when the pictures of the prompts change places."""
-    from balanced_thinking.training import run as module
-
-    made = []
-    original = module.make_grpo_trainer
-    monkeypatch.setattr(module, "make_grpo_trainer", lambda *a: made.append(original(*a)) or made[-1])
-    assert grpo("--config", recipe(tmp_path, tiny_folder, data, max_steps=1, per_device_train_batch_size=32)) == 0
-    trainer = made[0]
+    trainer = made_trainer("--config", recipe(tmp_path, tiny_folder, data, max_steps=1, per_device_train_batch_size=32))
     batch = trainer._buffered_inputs[0]
     ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
     mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
@@ -163,6 +177,7 @@ def test_an_sft_folder_is_a_start(tiny_folder, tiny_rows, data, tmp_path, grpo):
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
+        ({"rollouts": "own"}, "rollouts must be auto or trl, not 'own'"),
         ({"grpo_preset": "grop"}, "grpo_preset 'grop' is unknown; choose one of trl, vision-r1"),
         ({"reward_funcs": ["acuracy"]}, "reward 'acuracy' is unknown"),
         ({"steps_per_generation": 4, "save_steps": 2}, "save_steps to a multiple of 4"),
@@ -241,3 +256,61 @@ def test_warnings_name_the_remedy_once(capsys):
     assert "max_completion_length" in lines[0]
     assert "75%" in lines[1]
     assert "num_generations" in lines[1]
+
+
+def prompts_of(trainer, count):
+    """The prompts of the first rows, one after the other, as TRL hands them to generation."""
+    rows = [trainer.train_dataset[i] for i in range(count)]
+    return [prepare_multimodal_messages(row["prompt"], images=row["images"]) for row in rows]
+
+
+def test_own_rollouts_write_what_trl_writes(tiny_folder, data, tmp_path, made_trainer):
+    """With one token to choose from, greedily: the same ids of prompts and completions, groups in the same order."""
+    path = recipe(tmp_path, tiny_folder, data, max_steps=1, top_k=1, max_completion_length=24, use_cpu=True)
+    trainer = made_trainer("--config", path)
+    assert trainer.rollout_func is roll_out
+    # Random weights answer alike to all pictures; larger ones let the picture speak.
+    with torch.no_grad():
+        for layer in trainer.model.model.visual.parameters():
+            layer.mul_(3)
+    prompts = [prompt for prompt in prompts_of(trainer, 4) for _ in range(4)]
+    ours = trainer._generate(prompts)
+    trainer.rollout_func = None
+    theirs = trainer._generate(prompts)
+    assert ours[0] == theirs[0]
+    assert ours[1] == theirs[1]
+    assert len({tuple(ids) for ids in ours[1]}) > 1
+    assert ours[3] == theirs[3]
+
+
+def test_own_rollouts_draw_from_the_law_that_was_asked_for(tiny_folder, data, tmp_path, made_trainer):
+    """First tokens of 6,000 completions against softmax(logits / temperature), the image token left out."""
+    path = recipe(tmp_path, tiny_folder, data, max_steps=1, temperature=0.5, max_completion_length=1)
+    trainer = made_trainer("--config", path)
+    (prompt,) = prompts_of(trainer, 1)
+    with torch.no_grad():
+        model = trainer.model.eval()
+        scores = model(**encode(trainer, [prompt])).logits[0, -1].double() / 0.5
+    scores[model.config.image_token_id] = -math.inf
+    torch.manual_seed(0)
+    drawn = torch.tensor(roll_out([prompt] * 6000, trainer)["completion_ids"])[:, 0]
+    expected = 6000 * scores.softmax(0)
+    found = torch.bincount(drawn, minlength=len(scores)).double()
+    often = expected >= 5
+    pairs = [(found[often], expected[often]), (found[~often].sum()[None], expected[~often].sum()[None])]
+    statistic = sum(((f - e) ** 2 / e.clamp(min=1e-9)).sum().item() for f, e in pairs)
+    assert statistic < chi2.ppf(0.999, int(often.sum()))
+    assert found[model.config.image_token_id] == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "own"),
+    [
+        ({}, True),
+        ({"rollouts": "trl"}, False),
+        ({"use_transformers_continuous_batching": False, "generation_kwargs": {"num_beams": 2}}, False),
+    ],
+)
+def test_who_makes_the_rollouts(tiny_folder, data, tmp_path, made_trainer, changes, own):
+    trainer = made_trainer("--config", recipe(tmp_path, tiny_folder, data, max_steps=1, **changes))
+    assert (trainer.rollout_func is roll_out) == own

@@ -22,7 +22,7 @@ from transformers.cache_utils import DynamicLayer
 
 from balanced_thinking.data.prompts import build_prompt
 from balanced_thinking.errors import EvaluationError
-from balanced_thinking.evaluation import generation
+from balanced_thinking.evaluation import decoding, generation
 from balanced_thinking.evaluation.generation import (
     Generator,
     Prompt,
@@ -197,7 +197,7 @@ def test_bad_settings_are_refused(loaded, settings):
 def test_cache_with_room_equals_the_plain_one():
     torch.manual_seed(0)
     plain, roomy = DynamicCache(), DynamicCache()
-    plain.layers, roomy.layers = [DynamicLayer()], [generation._RoomyLayer()]
+    plain.layers, roomy.layers = [DynamicLayer()], [decoding._RoomyLayer()]
     for step in range(150):
         new = torch.randn(len(plain.layers[0].keys) if step else 6, 2, 9 if step == 0 else 1, 4)
         for cache in (plain, roomy):
@@ -346,6 +346,6 @@ def test_other_families_decode_as_generate_does(family):
     ends = sorted({int(free[0, 2]), int(free[1, 9])})
     config = greedy_config(20, ends, 0)
     expected = model.generate(**inputs, generation_config=config)[:, length:]
-    found = model.generate(**inputs, generation_config=config, custom_generate=generation._decode)
+    found = model.generate(**inputs, generation_config=config, custom_generate=decoding.decode)
     assert [cut(row, ends) for row in found.tolist()] == [cut(row, ends) for row in expected.tolist()]
     assert len({len(cut(row, ends)) for row in expected.tolist()}) > 1

@@ -1,7 +1,7 @@
 """Paired timing on a machine that is not ours alone: rounds in which every arm runs once, in random order.
 
 What counts is the median over rounds of first arm / other arm, with its 20 % and 80 % quantiles, since load moves both
-arms alike. What it leaves out: what is timed (``bench``, ``bench_sft``) and memory.
+arms alike. What it leaves out: what is timed (``bench``, ``bench_step``) and memory.
 """
 
 import os

@@ -2,10 +2,10 @@
 
 Greedy means the largest logit, without penalties or temperature, whatever the model's ``generation_config`` says; one
 cap holds for all. Everything that depends on the family (positions, token types, cache) is prepared by transformers'
-``generate``; its ``custom_generate`` hook hands the decode loop to ``_decode``, which drops finished rows and keeps the
-cache in buffers with room to grow. Prompts are tokenised as the chat template gives them and padded on the left.
+``generate``; its ``custom_generate`` hook hands the decode loop to ``decoding``. Prompts are tokenised as the chat
+template gives them and padded on the left.
 
-What it leaves out: sampling (``training.grpo`` has TRL's), what a response says (``evaluation.answers``), vLLM
+What it leaves out: sampling (``training.rollouts``), what a response says (``evaluation.answers``), vLLM
 (``evaluation.vllm_backend``).
 """
 
@@ -17,24 +17,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Int
-from torch import Tensor
-from transformers import DynamicCache, GenerationConfig
-from transformers.cache_utils import DynamicLayer
+from transformers import GenerationConfig
 
 from balanced_thinking.data.rowcheck import image_size, open_image
 from balanced_thinking.data.templates import adds_special_tokens, end_of_turn_ids, render_prompt, tokenizer_of
 from balanced_thinking.errors import EvaluationError
 from balanced_thinking.evaluation.answers import inner_spans
+from balanced_thinking.evaluation.decoding import decode, until_end
 from balanced_thinking.models.devices import autocast
 
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 # Batches among which prompts are sorted by length: enough to save padding, few enough to show results as they come.
 _WINDOW = 16
 _LARGEST_BATCH = 256
-# Selecting rows copies the whole cache once, so it waits until this share of the rows has finished.
-_LEAVE_SHARE = 0.1
-_CACHE_ROOM = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,15 +180,10 @@ class Generator:
         model.eval()
         try:
             with self._precision():
-                tokens = model.generate(**inputs, generation_config=config, custom_generate=_decode)
+                tokens = model.generate(**inputs, generation_config=config, custom_generate=decode)
         finally:
             model.train(training)
-        end_set = set(ends)
-        rows = []
-        for ids in tokens.tolist():
-            stop = next((i for i, token in enumerate(ids) if token in end_set), len(ids))
-            rows.append((ids[:stop], stop == len(ids)))
-        return rows
+        return until_end(tokens, ends)
 
     def _precision(self) -> Any:
         if self.bf16 is None:
@@ -290,92 +280,3 @@ def _prompt_size(prompt: Prompt) -> tuple[bool, int, int]:
     areas = [width * height for width, height in (image_size(image, record=prompt.id) for image in prompt.images)]
     characters = sum(len(str(message["content"])) for message in prompt.messages)
     return (bool(areas), sum(areas), characters)
-
-
-def _decode(
-    model: Any, input_ids: Int[Tensor, "batch seq"], *, generation_config: Any, **model_inputs: Any
-) -> Int[Tensor, "batch new"]:
-    """The decode loop that ``generate`` calls: greedy, rows leave once they have ended.
-
-    Returns the new tokens only; a row is filled up with the pad token behind its end of turn.
-    """
-    for name in ("logits_processor", "stopping_criteria"):
-        model_inputs.pop(name, None)
-    cap = generation_config.max_length - input_ids.shape[1]
-    device = input_ids.device
-    ends = torch.tensor(generation_config.eos_token_id, device=device)
-    tokens = torch.full((input_ids.shape[0], cap), int(generation_config.pad_token_id), device=device)
-    rows = torch.arange(input_ids.shape[0], device=device)
-    alive = torch.ones_like(rows, dtype=torch.bool)
-    _give_room(model_inputs.get("past_key_values"))
-    step_inputs = model.prepare_inputs_for_generation(input_ids, is_first_iteration=True, **model_inputs)
-    for step in range(cap):
-        outputs = model(**step_inputs, return_dict=True)
-        chosen = outputs.logits[:, -1].float().argmax(dim=-1)
-        tokens[rows[alive], step] = chosen[alive]
-        alive &= ~torch.isin(chosen, ends)
-        living = int(alive.sum())
-        if not living or step == cap - 1:
-            return tokens[:, : step + 1]
-        model_inputs = model._update_model_kwargs_for_generation(outputs, model_inputs)
-        if len(rows) - living >= _LEAVE_SHARE * len(rows):
-            kept = alive.nonzero().squeeze(1)
-            model_inputs = _select_rows(model_inputs, kept, len(rows))
-            rows, chosen, alive = rows[kept], chosen[kept], alive[kept]
-        step_inputs = model.prepare_inputs_for_generation(chosen[:, None], next_sequence_length=1, **model_inputs)
-    return tokens
-
-
-def _select_rows(model_inputs: dict[str, Any], kept: Tensor, batch: int) -> dict[str, Any]:
-    """The inputs of the rows that go on. Pictures have done their work in the first pass."""
-    selected = {}
-    for name, value in model_inputs.items():
-        if name == "past_key_values":
-            value.batch_select_indices(kept)
-        elif isinstance(value, Tensor) and name == "position_ids":
-            # (batch, seq), or (axes, batch, seq) where positions have several axes; a batch of one is shared by all.
-            value = value.index_select(-2, kept) if value.shape[-2] == batch else value
-        elif isinstance(value, Tensor) and name in ("attention_mask", "token_type_ids", "mm_token_type_ids"):
-            value = value.index_select(0, kept)
-        selected[name] = value
-    return selected
-
-
-def _give_room(cache: Any) -> None:
-    """Replaces the plain layers of a dynamic cache; sliding windows and other kinds stay as they are."""
-    if type(cache) is DynamicCache:
-        cache.layers = [_RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
-
-
-class _RoomyLayer(DynamicLayer):
-    """A cache layer that writes new tokens into a buffer with room, where the plain one copies all on every step."""
-
-    keys: Tensor
-    values: Tensor
-
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-            self._key_room = self._value_room = key_states[:, :, :0]
-        old = self.get_seq_length()
-        new = old + key_states.shape[-2]
-        if new > self._key_room.shape[-2]:
-            self._key_room = self._grown(self.keys, key_states, new)
-            self._value_room = self._grown(self.values, value_states, new)
-        self._key_room[:, :, old:new] = key_states
-        self._value_room[:, :, old:new] = value_states
-        self.keys, self.values = self._key_room[:, :, :new], self._value_room[:, :, :new]
-        return self.keys, self.values
-
-    def batch_select_indices(self, indices: Tensor) -> None:
-        if self.get_seq_length() > 0:
-            self._key_room, self._value_room = self._key_room[indices], self._value_room[indices]
-            length = self.get_seq_length()
-            self.keys, self.values = self._key_room[:, :, :length], self._value_room[:, :, :length]
-
-    @staticmethod
-    def _grown(held: Tensor, states: Tensor, length: int) -> Tensor:
-        room = states.new_empty((*states.shape[:2], length + _CACHE_ROOM, states.shape[-1]))
-        if held.numel():
-            room[:, :, : held.shape[-2]] = held
-        return room

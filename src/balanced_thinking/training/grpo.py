@@ -1,7 +1,7 @@
 """GRPO on top of TRL's public ``GRPOTrainer``: named presets, rewards on our parser, strict and exact resume.
 
-Everything of ``GRPOConfig`` is passed through (``use_vllm`` included); generation is TRL's own. A preset is a set of
-values that the user's own values override:
+Everything of ``GRPOConfig`` is passed through (``use_vllm`` included). A preset is a set of values that the user's own
+values override:
 
     preset      what it sets                                                                     source
     trl         nothing: TRL's defaults (loss dapo, epsilon 0.2, beta 0, groups of 8)            TRL 1.16
@@ -10,7 +10,7 @@ values that the user's own values override:
                 without DAPO's resampling of groups that have no spread                          arXiv:2503.14476
     dr_grpo     loss dr_grpo, rewards not divided by their deviation                             arXiv:2503.20783
 
-What it leaves out: the run folder and the command (``training.run``), rollouts of our own.
+What it leaves out: the run folder and the command (``training.run``), how completions are made (``rollouts``).
 """
 
 import math
@@ -29,6 +29,7 @@ from balanced_thinking.models.checkpoints import StrictResume
 from balanced_thinking.models.devices import choose_device
 from balanced_thinking.models.modeling import freeze_vision_tower
 from balanced_thinking.training.rewards import OVERLONG
+from balanced_thinking.training.rollouts import roll_out, serves
 
 GRPO_PRESETS: Mapping[str, Mapping[str, Any]] = {
     "trl": {},
@@ -54,6 +55,7 @@ class GRPOArguments:
         reward_funcs: ``accuracy``, ``format``, ``hard``, ``soft_overlong`` or ``package.module.function``.
         overlong_cache: Tokens before ``max_completion_length`` from which ``soft_overlong`` punishes; 0: a fifth of it.
         freeze_vision_tower: Leave the image encoder as it is.
+        rollouts: ``auto``: our own where they can serve the run (``training.rollouts``), else TRL's; ``trl``: TRL's.
     """
 
     grpo_preset: str = field(default="trl", metadata={"help": f"One of {', '.join(GRPO_PRESETS)}."})
@@ -66,10 +68,13 @@ class GRPOArguments:
     )
     overlong_cache: int = field(default=0, metadata={"help": "Tokens over which soft_overlong grows; 0: a fifth."})
     freeze_vision_tower: bool = field(default=False, metadata={"help": "Leave the image encoder as it is."})
+    rollouts: str = field(default="auto", metadata={"help": "auto: our own where they serve, else TRL's; trl: TRL's."})
 
     def __post_init__(self) -> None:
         preset_fields(self.grpo_preset)
         self.reward_funcs = [self.reward_funcs] if isinstance(self.reward_funcs, str) else list(self.reward_funcs)
+        if self.rollouts not in ("auto", "trl"):
+            raise ConfigError(f"rollouts must be auto or trl, not {self.rollouts!r}")
         if self.overlong_cache < 0:
             raise ConfigError(f"overlong_cache must be 0 or more, not {self.overlong_cache}")
 
@@ -132,7 +137,8 @@ class StrictGRPOConfig(GRPOConfig):
 class StrictGRPOTrainer(StrictResume, GRPOTrainer):
     """``trl.GRPOTrainer`` whose resume is strict and, at the ends of generations, exact.
 
-    Arguments are those of ``GRPOTrainer``; ``tower_frozen`` leaves the image encoder as it is.
+    Arguments are those of ``GRPOTrainer``; ``tower_frozen`` leaves the image encoder as it is, ``rollouts`` as in
+    ``GRPOArguments``.
 
     Raises:
         ConfigError: the tokenizer hides the tags from rewards.
@@ -140,12 +146,14 @@ class StrictGRPOTrainer(StrictResume, GRPOTrainer):
 
     _tag_names: ClassVar[list[str]] = ["trl", "grpo", "balanced-thinking"]
 
-    def __init__(self, *args: Any, tower_frozen: bool = False, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, tower_frozen: bool = False, rollouts: str = "auto", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         refuse_hidden_tags(self.processing_class)
         if tower_frozen:
             base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
             freeze_vision_tower(base)
+        if rollouts == "auto" and kwargs.get("rollout_func") is None and serves(self):
+            self.rollout_func: Any = roll_out
         self.add_callback(SpreadWarning())
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:

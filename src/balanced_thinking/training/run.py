@@ -146,6 +146,7 @@ def make_grpo_trainer(
         rewards,
         config,
         tower_frozen=grpo.freeze_vision_tower,
+        rollouts=grpo.rollouts,
         train_dataset=train.remove_columns("completion"),
         eval_dataset=evaluation.remove_columns("completion") if evaluation is not None else None,
         processing_class=processor,

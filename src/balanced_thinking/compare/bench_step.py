@@ -1,4 +1,4 @@
-"""What a training step costs: SCALe against plain SFT in our trainer, and against stock TRL, paired in one run.
+"""What a training step costs: SCALe and our rollouts against plain SFT and stock TRL, paired in one run.
 
 Arms, each one optimizer step (forward, backward, clipping, AdamW) of the same model on the same rows, collated before:
 
@@ -6,9 +6,15 @@ Arms, each one optimizer step (forward, backward, clipping, AdamW) of the same m
     token_mean   ours with loss="token_mean"
     trl          stock SFTTrainer, settings made equal: precision, no activation checkpointing
 
-Left out: collation, several devices, accumulation.
+and of a GRPO step (completions, rewards, forward, backward, AdamW), both in our trainer:
+
+    auto         our rollouts
+    trl          TRL's rollouts
+
+Left out: collation of SFT, several devices, accumulation.
 """
 
+import copy
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -17,19 +23,24 @@ from typing import Any
 
 from balanced_thinking.compare import timing
 from balanced_thinking.errors import ConfigError
+from balanced_thinking.models.modeling import load_processor
 
 # Largest acceptable median of scale / token_mean in wall seconds.
-GOALS: Mapping[str, float] = {"token_mean": 1.02}
+GOALS: Mapping[tuple[str, str], float] = {("sft", "token_mean"): 1.02}
+FIRST: Mapping[str, str] = {"sft": "scale", "grpo": "auto"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class SFTBenchOptions:
-    """The model, batch and length of ``bench_sft``.
+class StepBenchOptions:
+    """The model, batch and length of ``bench_step``.
 
     Attributes:
+        kind: ``sft`` or ``grpo``.
         model: Folder or hub id.
         dataset: Benchmark name or data file; its first rows are used.
-        rows: Rows of a step.
+        rows: Rows of a step; of GRPO, completions.
+        num_generations: GRPO: completions of a group.
+        max_completion_length: GRPO: their cap in tokens.
         pairs: Timed rounds.
         warmup: Rounds before them that do not count.
         threads: Threads of torch; None leaves torch's own choice.
@@ -37,9 +48,12 @@ class SFTBenchOptions:
         seed: Seed of the order of the arms.
     """
 
+    kind: str = "sft"
     model: str
     dataset: str = "icons"
     rows: int = 16
+    num_generations: int = 8
+    max_completion_length: int = 160
     pairs: int = 21
     warmup: int = 2
     threads: int | None = None
@@ -50,16 +64,18 @@ class SFTBenchOptions:
         for name in ("rows", "pairs"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.kind == "grpo" and self.rows % self.num_generations:
+            raise ConfigError(f"rows must be a multiple of {self.num_generations}, got {self.rows}")
 
 
-def bench_sft(options: SFTBenchOptions, *, progress: bool = True) -> dict[str, Any]:
+def bench_step(options: StepBenchOptions, *, progress: bool = True) -> dict[str, Any]:
     """Compare the arms and return what was measured, ready for JSON: ``options``, ``machine``, ``arms``, ``ratios``."""
     import statistics
 
     load_before = timing.load_average()
     with timing.threads(options.threads), tempfile.TemporaryDirectory() as folder, timing.bar(progress) as bar:
         steps = _make_steps(options, Path(folder))
-        task = bar.add_task("bench sft", total=(options.warmup + options.pairs) * len(steps))
+        task = bar.add_task(f"bench {options.kind}", total=(options.warmup + options.pairs) * len(steps))
         seconds = timing.rounds(
             steps, pairs=options.pairs, warmup=options.warmup, seed=options.seed, advance=lambda: bar.advance(task)
         )
@@ -68,22 +84,24 @@ def bench_sft(options: SFTBenchOptions, *, progress: bool = True) -> dict[str, A
         arm: dict(zip(("wall_s", "cpu_s"), map(statistics.median, zip(*found, strict=True)), strict=True))
         for arm, found in seconds.items()
     }
+    first = FIRST[options.kind]
     ratios = {
-        arm: timing.ratios(seconds["scale"], found, goal=GOALS.get(arm))
+        arm: timing.ratios(seconds[first], found, goal=GOALS.get((options.kind, arm)))
         for arm, found in seconds.items()
-        if arm != "scale"
+        if arm != first
     }
     return {"options": asdict(options), "machine": machine, "arms": arms, "ratios": ratios}
 
 
-def format_sft_table(result: Mapping[str, Any]) -> str:
-    """The result of ``bench_sft`` as text."""
+def format_step_table(result: Mapping[str, Any]) -> str:
+    """The result of ``bench_step`` as text."""
     from rich.console import Console
     from rich.table import Table
 
     options = result["options"]
-    table = Table(title="one training step", title_justify="left")
-    for column in ("arm", "wall s", "CPU s", "scale / arm, wall", "wins", "scale / arm, CPU", "goal"):
+    first = FIRST[options["kind"]]
+    table = Table(title=f"one {options['kind'].upper()} step", title_justify="left")
+    for column in ("arm", "wall s", "CPU s", f"{first} / arm, wall", "wins", f"{first} / arm, CPU", "goal"):
         table.add_column(column, justify="left" if column == "arm" else "right", no_wrap=True)
     for arm, values in result["arms"].items():
         cells = timing.ratio_cells(result["ratios"].get(arm))
@@ -96,19 +114,21 @@ def format_sft_table(result: Mapping[str, Any]) -> str:
     return captured.get().rstrip()
 
 
-def _make_steps(options: SFTBenchOptions, folder: Path) -> dict[str, Callable[[], Any]]:
+def _make_steps(options: StepBenchOptions, folder: Path) -> dict[str, Callable[[], Any]]:
     from itertools import islice
 
     from balanced_thinking.data.records import to_dataset
     from balanced_thinking.training.dataset import DataArguments, read_examples
 
-    data = DataArguments(dataset=[options.dataset])
-    rows = to_dataset(islice(read_examples(options.dataset, data, split="train"), options.rows))
+    data, groups = DataArguments(dataset=[options.dataset]), options.num_generations if options.kind == "grpo" else 1
+    rows = to_dataset(islice(read_examples(options.dataset, data, split="train"), options.rows // groups))
+    if options.kind == "grpo":
+        return {arm: _step(_grpo(arm, options, rows, folder / arm), rows, copies=groups) for arm in ("auto", "trl")}
     makers = {"scale": _ours, "token_mean": _ours, "trl": _stock}
     return {arm: _step(make(arm, options, rows, folder / arm), rows) for arm, make in makers.items()}
 
 
-def _ours(arm: str, options: SFTBenchOptions, rows: Any, folder: Path) -> Any:
+def _ours(arm: str, options: StepBenchOptions, rows: Any, folder: Path) -> Any:
     from balanced_thinking.training.sft import ScaleSFTTrainer
     from balanced_thinking.training.sft_config import ScaleSFTConfig
 
@@ -116,11 +136,10 @@ def _ours(arm: str, options: SFTBenchOptions, rows: Any, folder: Path) -> Any:
     return ScaleSFTTrainer(options.model, config, train_dataset=rows)
 
 
-def _stock(arm: str, options: SFTBenchOptions, rows: Any, folder: Path) -> Any:
+def _stock(arm: str, options: StepBenchOptions, rows: Any, folder: Path) -> Any:
     from transformers import AutoModelForImageTextToText
     from trl import SFTConfig, SFTTrainer
 
-    from balanced_thinking.models.modeling import load_processor
     from balanced_thinking.training.sft_config import ScaleSFTConfig
 
     chosen = ScaleSFTConfig(str(folder), **_settings(options))
@@ -135,7 +154,28 @@ def _stock(arm: str, options: SFTBenchOptions, rows: Any, folder: Path) -> Any:
     return SFTTrainer(model, config, train_dataset=columns, processing_class=load_processor(options.model))
 
 
-def _settings(options: SFTBenchOptions) -> dict[str, Any]:
+def _grpo(arm: str, options: StepBenchOptions, rows: Any, folder: Path) -> Any:
+    from balanced_thinking.training.grpo import StrictGRPOConfig, StrictGRPOTrainer
+    from balanced_thinking.training.rewards import load_rewards
+
+    config = StrictGRPOConfig(
+        str(folder),
+        num_generations=options.num_generations,
+        max_completion_length=options.max_completion_length,
+        **{name: value for name, value in _settings(options).items() if name != "max_length"},
+    )
+    rewards = load_rewards(["accuracy", "format"], max_completion_length=config.max_completion_length)
+    return StrictGRPOTrainer(
+        options.model,
+        rewards,
+        config,
+        rollouts=arm,
+        train_dataset=rows.remove_columns("completion"),
+        processing_class=load_processor(options.model, padding_side="left", truncation_side="left"),
+    )
+
+
+def _settings(options: StepBenchOptions) -> dict[str, Any]:
     return {
         "per_device_train_batch_size": options.rows,
         "max_steps": 1000,
@@ -148,16 +188,18 @@ def _settings(options: SFTBenchOptions) -> dict[str, Any]:
     }
 
 
-def _step(trainer: Any, rows: Any) -> Callable[[], Any]:
-    """One optimizer step of a trainer, as its own loop does it, on the same collated rows each time."""
+def _step(trainer: Any, rows: Any, copies: int = 1) -> Callable[[], Any]:
+    """One optimizer step of a trainer, as its own loop does it, on the same rows each time (collated before)."""
     trainer.create_optimizer()
     model, optimizer = trainer.accelerator.prepare(trainer.model, trainer.optimizer)
+    trainer.model_wrapped = model
     trainer.optimizer, trainer.state.max_steps = optimizer, trainer.args.max_steps
     trainer.current_gradient_accumulation_steps = 1
-    batch = trainer.data_collator([rows[i] for i in range(len(rows))])
+    batch = trainer.data_collator([rows[i] for i in range(len(rows)) for _ in range(copies)])
 
     def step() -> None:
-        batches, items = trainer.get_batch_samples(iter([dict(batch)]), 1, trainer.args.device)
+        batches, items = trainer.get_batch_samples(iter([copy.copy(batch)]), 1, trainer.args.device)
+        model.train()
         trainer.training_step(model, batches[0], items)
         trainer.accelerator.clip_grad_norm_(model.parameters(), trainer.args.max_grad_norm)
         optimizer.step()
