@@ -82,3 +82,15 @@ def test_the_same_example_every_time(splits):
     with pytest.raises(ConfigError, match="no split 'dev'"):
         load("dev")
     assert BENCHMARKS["easy-vqa"].load is load
+
+
+def test_captions_say_what_the_questions_tell_of_each_picture(splits):
+    captions = BENCHMARKS["easy-vqa-captions"].load("train")
+    assert len(captions) == 3_394
+    assert len({example.images for example in captions}) == len(captions)
+    assert {example.think for example in captions} == {None}
+    told = {example.images: example.answer for example in captions}
+    for example in splits["train"]:
+        if example.answer not in ("yes", "no"):
+            assert example.answer in told.get(example.images, example.answer).split()
+    assert not told.keys() & {example.images for example in BENCHMARKS["easy-vqa-captions"].load("val")}

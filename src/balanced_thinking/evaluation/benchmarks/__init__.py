@@ -62,6 +62,13 @@ BENCHMARKS: dict[str, Benchmark] = {
         easy_vqa.SPLITS,
         easy_vqa.load,
     ),
+    "easy-vqa-captions": Benchmark(
+        "easy-vqa-captions",
+        "one description of each easy-VQA picture, no trace: for a base that has not seen such pictures (train 3,500)",
+        32,
+        ("train", "val"),
+        easy_vqa.load_captions,
+    ),
 }
 
 

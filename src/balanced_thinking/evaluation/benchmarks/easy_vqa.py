@@ -51,6 +51,10 @@ def load(split: str = "test") -> Sequence[Example]:
     Raises:
         ConfigError: no such split, or the package ``easy-vqa`` is missing.
     """
+    return [example for example, _ in _examples(split)]
+
+
+def _examples(split: str) -> list[tuple[Example, Facts]]:
     if split not in SPLITS:
         raise ConfigError(f"easy-vqa has no split {split!r}; take one of {', '.join(SPLITS)}")
     package = _package()
@@ -59,9 +63,33 @@ def load(split: str = "test") -> Sequence[Example]:
     paths = getattr(package, f"get_{published}_image_paths")()
     facts = _facts(questions, answers, pictures)
     return [
-        _example(f"{split}-{number:05d}", question, answer, paths[picture], facts[picture])
+        (_example(f"{split}-{number:05d}", question, answer, paths[picture], facts[picture]), facts[picture])
         for number, (question, answer, picture) in enumerate(zip(questions, answers, pictures, strict=True))
         if split == "test" or (picture % _VAL_EVERY == 0) == (split == "val")
+    ]
+
+
+def load_captions(split: str = "train") -> Sequence[Example]:
+    """One description, such as ``a blue circle``, of each picture of a split whose shape and colour its questions tell.
+
+    For a base that has yet to learn what such pictures show; it holds no trace.
+    """
+    pictures: dict[Any, Facts] = {}
+    for example, facts in _examples(split):
+        pictures.setdefault(example.images, facts)
+    return [
+        Example(
+            f"{split}-{number:05d}",
+            "easy-vqa/caption",
+            images,
+            "Describe the picture.",
+            None,
+            None,
+            _plain(facts),
+            "text",
+        )
+        for number, (images, facts) in enumerate(pictures.items())
+        if facts.known.keys() == facts.excluded.keys()
     ]
 
 
