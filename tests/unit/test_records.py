@@ -223,7 +223,8 @@ def test_faults_of_the_file_come_at_the_call_not_at_the_first_example(tmp_path):
         ("a.json", b"[]", "the file holds no records"),
         ("a.txt", b"x", "unknown kind of file '.txt'; known are .jsonl"),
         ("a.jsonl", b'{"id": "\xff"}\n', "a.jsonl, record line 1: not UTF-8 (byte 0xff); save the file as UTF-8"),
-        ("a.json", b'[{"a": 1},\n{"id": "\xe9"}]', "a.json, record line 2: not UTF-8 (byte 0xe9)"),
+        ("a.json", b'[{"prompt": "Q", "answer": "\xe9"}]', "a.json, record line 1: not UTF-8 (byte 0xe9)"),
+        ("a.json", b"[" + json.dumps(ROW).encode() + b',\n{"id": "\xe9"}]', "record line 2: not UTF-8 (byte 0xe9)"),
         ("a.jsonl", "ä".encode("utf-16"), "not UTF-8"),
         ("a.jsonl", b'{"id": 1', "record line 1: the file ends in the middle of a record; write the file again"),
         ("a.jsonl", b'{"id": 1\n{"id": 2}\n', "record line 1: not a line of JSON (Expecting"),
@@ -231,7 +232,13 @@ def test_faults_of_the_file_come_at_the_call_not_at_the_first_example(tmp_path):
         ("a.jsonl", b"[1]\n", "record line 1: a record must be an object with named fields, not list"),
         ("a.jsonl", b"7\n", "a record must be an object with named fields, not int"),
         ("a.json", b"[1]", "record row 0: a record must be an object"),
-        ("a.json", b'[{"id": 1}', "a.json: not JSON (Expecting"),
+        ("a.json", b"[" + json.dumps(ROW).encode(), "a.json: not JSON (Expecting"),
+        ("a.json", b"[" + json.dumps(ROW).encode() + b", {", "a.json: not JSON (Expecting"),
+        ("a.csv", b"question,answer\nQ?,A,B\n", "record line 2: the row has not as many cells as the header (2)"),
+        ("a.csv", b'question,answer\n"Q?,A\n', "not a table (unexpected end of data)"),
+        ("a.csv", b"question,answer\nQ?,\xe9\n", "not UTF-8 (byte 0xe9)"),
+        ("a.csv", b"question,answer\n", "the file holds no records"),
+        ("a.csv", b"", "the file holds no records"),
         ("a.json", b'"x"', "the file holds str, not a list of records"),
         ("a.json", b'{\n"id": 1\n}', "the file holds an object, not a list of records; give a list of records"),
         ("a.parquet", b"PAR1 but no more", "a.parquet: the file cannot be read"),
@@ -259,7 +266,9 @@ def test_a_fault_in_a_later_line_names_that_line(tmp_path):
 
 def test_a_folder_that_is_no_data_set_names_the_files_in_it(tmp_path):
     write(tmp_path / "train.jsonl", ROW)
-    assert "the folder is not a data set saved by save_to_disk; name a file in it (train.jsonl)" in fault(tmp_path)
+    assert len(list(load_examples(tmp_path))) == 1
+    write(tmp_path / "val.jsonl", ROW)
+    assert "the folder holds no data set; name a file in it (train.jsonl, val.jsonl)" in fault(tmp_path)
     (tmp_path / "empty").mkdir()
     assert "known are .jsonl" in fault(tmp_path / "empty")
 
@@ -284,12 +293,12 @@ def test_reading_is_lazy(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"format": "parkett"}, "data format 'parkett' is unknown; choose one of trl"),
+        ({"format": "parkett"}, "data format 'parkett' is unknown; choose one of llava-cot, share4o"),
         ({"answer_from": "somewhere"}, "answer_from must be one of tag, boxed, after_think, field, not 'somewhere'"),
         ({"on_missing": "drop"}, "on_missing must be one of error, skip, train, not 'drop'"),
         ({"columns": "prompt"}, "columns must map our names to the file's"),
         ({"columns": {"prompt": 3}}, "columns must map"),
-        ({"columns": {"trace": "prompt"}}, "no format has a field 'trace'; the fields are id, source"),
+        ({"columns": {"trace": "prompt"}}, "no format has a field 'trace'; the fields are id, "),
     ],
 )
 def test_options_that_make_no_sense(tmp_path, options, message):

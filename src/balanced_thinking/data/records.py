@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from balanced_thinking.data.example import AnswerKind, Example
 from balanced_thinking.data.formats import FORMATS, Format, choose_format
+from balanced_thinking.data.formats.folders import read_records
 from balanced_thinking.data.formats.options import Notes, Options
-from balanced_thinking.data.formats.source import Record, read_records
+from balanced_thinking.data.formats.source import Record
 from balanced_thinking.data.prompts import build_completion, build_prompt
 from balanced_thinking.errors import ConfigError, DataError, SegmentError
 

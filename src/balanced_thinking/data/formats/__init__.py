@@ -8,7 +8,21 @@ from types import MappingProxyType
 from typing import Protocol
 
 from balanced_thinking.data.example import Example
-from balanced_thinking.data.formats import trl
+from balanced_thinking.data.formats import (
+    iconqa,
+    llava_cot,
+    m3cot,
+    ms_swift,
+    mulberry,
+    problem,
+    scienceqa,
+    share4o,
+    sharegpt,
+    table,
+    trl,
+    visual_cot,
+    vlaa_thinking,
+)
 from balanced_thinking.data.formats.options import Notes, Options
 from balanced_thinking.data.formats.source import Record
 from balanced_thinking.errors import ConfigError
@@ -26,7 +40,23 @@ class Format(Protocol):
         """The record as an example; ``notes`` counts what was changed or left out."""
 
 
-FORMATS: MappingProxyType[str, Format] = MappingProxyType({"trl": trl})
+FORMATS: MappingProxyType[str, Format] = MappingProxyType(
+    {
+        "llava-cot": llava_cot,
+        "share4o": share4o,
+        "visual-cot": visual_cot,
+        "sharegpt": sharegpt,
+        "mulberry": mulberry,
+        "ms-swift": ms_swift,
+        "trl": trl,
+        "vlaa-thinking": vlaa_thinking,
+        "scienceqa": scienceqa,
+        "iconqa": iconqa,
+        "m3cot": m3cot,
+        "problem": problem,
+        "table": table,
+    }
+)
 
 
 def choose_format(name: str | None, record: Record) -> tuple[str, str]:

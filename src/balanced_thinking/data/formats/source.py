@@ -1,20 +1,27 @@
-"""Files that hold records: JSON lines, JSON, parquet and data sets saved by ``datasets``.
+"""Files that hold records: JSON lines, JSON, parquet, CSV and TSV.
 
 Every format reads its records from here, one at a time and each with its place, so that a fault names file and line.
-What it leaves out: what the fields of a record mean (the formats), pictures (``pictures``).
+What it leaves out: folders and hub ids (``folders``), what the fields of a record mean (the formats), pictures.
 """
 
+import csv
 import json
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+import ijson
 
 from balanced_thinking.data.rowcheck import Place
 from balanced_thinking.errors import DataError
 
-KNOWN = ".jsonl, .json, .parquet, or a folder written by datasets' save_to_disk"
-_BATCH = 64
+KNOWN = ".jsonl, .json, .parquet, .csv, .tsv, or a folder"
+# What every format reads of a record: its name, where its pictures lie, what its answer is.
+KEPT = ("id", "source", "split", "image", "images", "answer", "kind", "choices")
+BATCH = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,20 +56,17 @@ class Record:
         return replace(self, fields=fields)
 
 
-def read_records(path: Path) -> Iterator[Record]:
-    """All records of ``path``, in order.
+def read_file(path: Path) -> Iterator[Record]:
+    """All records of a file, in order, one at a time.
 
     Raises:
         DataError: no such file, an unknown kind of file, not UTF-8, broken JSON, or a record that is not an object.
     """
-    if path.is_dir():
-        return _saved_dataset(path)
     if not path.exists():
         raise DataError("no such file", file=path, remedy="check the path")
-    readers = {".jsonl": _lines, ".ndjson": _lines, ".json": _json, ".parquet": _parquet}
-    if path.suffix.lower() not in readers:
+    if path.suffix.lower() not in READERS:
         raise DataError(f"unknown kind of file {path.suffix!r}", file=path, remedy=f"known are {KNOWN}")
-    return readers[path.suffix.lower()](path)
+    return READERS[path.suffix.lower()](path)
 
 
 def _lines(path: Path) -> Iterator[Record]:
@@ -76,33 +80,105 @@ def _lines(path: Path) -> Iterator[Record]:
                 yield _record(_parsed(text, path, line_number), path, number, f"line {line_number}")
                 number += 1
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
 
 
 def _json(path: Path) -> Iterator[Record]:
-    """A list of records; several objects one a line are read as JSON lines, since such files are often named so."""
+    """A list of records, or an object of records by id.
+
+    Several objects one a line are read as JSON lines, since such files are often named so.
+    """
     try:
-        text = _decoded(path.read_bytes(), path, None, first=True)
+        with path.open("rb") as file:
+            head = next((line for line in file if line.strip(b"\xef\xbb\xbf \t\r\n")), b"")
     except OSError as error:
-        raise _unreadable(path, error) from error
-    if text.lstrip()[:1] == "{":
-        first_line = text.lstrip().split("\n", 1)[0]
-        try:
-            json.loads(first_line)
-        except ValueError:
-            remedy = "give a list of records, or one record a line"
-            raise DataError("the file holds an object, not a list of records", file=path, remedy=remedy) from None
+        raise unreadable(path, error) from error
+    if head.strip(b"\xef\xbb\xbf \t\r\n")[:1] == b"{" and _is_object(head):
         yield from _lines(path)
         return
+    number = 0
+    for number, value in enumerate(_values(path)):
+        yield _record(value, path, number, f"row {number}")
+
+
+def _is_object(line: bytes) -> bool:
+    try:
+        value = json.loads(line.decode("utf-8-sig"))
+    except ValueError:
+        return False
+    return not all(isinstance(inner, dict) for inner in value.values()) or not value
+
+
+def _values(path: Path) -> Iterator[Any]:
+    """The values of a JSON file, read piece by piece; what that parser refuses, the plain one reads or explains."""
+    given = 0
+    try:
+        with path.open("rb") as file:
+            file.seek(3 if file.read(3) == b"\xef\xbb\xbf" else 0)
+            for value in _streamed(file):
+                yield value
+                given += 1
+        return
+    except (ijson.JSONError, UnicodeDecodeError):
+        pass
+    except OSError as error:
+        raise unreadable(path, error) from error
+    yield from islice(_whole(path), given, None)
+
+
+def _streamed(file: IO[bytes]) -> Iterator[Any]:
+    start = file.tell()
+    first = next((event for _, event, _ in ijson.parse(file)), None)
+    file.seek(start)
+    if first == "start_array":
+        yield from ijson.items(file, "item", use_float=True)
+    elif first != "start_map":
+        raise ijson.JSONError("neither a list nor an object")
+    else:
+        for name, value in ijson.kvitems(file, "", use_float=True):
+            if not isinstance(value, dict):
+                raise ijson.JSONError("not an object of records")
+            yield {"id": name, **value}
+
+
+def _whole(path: Path) -> Iterator[Any]:
+    text = _decoded(path.read_bytes(), path, None, first=True)
     try:
         values = json.loads(text) if text.strip() else []
     except ValueError as error:
         remedy = "write the file again; it may be cut off"
         raise DataError(f"not JSON ({error})", file=path, remedy=remedy) from error
+    if isinstance(values, dict):
+        if not all(isinstance(value, dict) for value in values.values()):
+            remedy = "give a list of records, or one record a line"
+            raise DataError("the file holds an object, not a list of records", file=path, remedy=remedy)
+        values = [{"id": name, **value} for name, value in values.items()]
     if not isinstance(values, list):
         message = f"the file holds {type(values).__name__}, not a list of records"
         raise DataError(message, file=path, remedy="give a list of records")
-    yield from (_record(value, path, number, f"row {number}") for number, value in enumerate(values))
+    yield from values
+
+
+def _table(path: Path) -> Iterator[Record]:
+    """CSV and TSV with a header; empty cells count as absent."""
+    csv.field_size_limit(sys.maxsize)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
+            for number, row in enumerate(rows):
+                label = f"line {rows.line_num}"
+                if None in row or None in row.values():
+                    message = f"the row has not as many cells as the header ({len(rows.fieldnames or ())})"
+                    raise DataError(message, file=path, record=label, remedy="put text with commas in quotes")
+                yield _record({name: cell or None for name, cell in row.items()}, path, number, label)
+    except UnicodeDecodeError as error:
+        remedy = "save the file as UTF-8"
+        raise DataError(f"not UTF-8 (byte 0x{error.object[error.start]:02x})", file=path, remedy=remedy) from error
+    except csv.Error as error:
+        remedy = "mend the row; quotes inside a quoted cell are doubled"
+        raise DataError(f"not a table ({error})", file=path, record=f"line {rows.line_num}", remedy=remedy) from error
+    except OSError as error:
+        raise unreadable(path, error) from error
 
 
 def _parquet(path: Path) -> Iterator[Record]:
@@ -110,45 +186,23 @@ def _parquet(path: Path) -> Iterator[Record]:
 
     def rows() -> Iterator[Any]:
         with pyarrow.parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=_BATCH):
+            for batch in file.iter_batches(batch_size=BATCH):
                 yield from batch.to_pylist()
 
-    return _numbered(rows(), path)
+    return numbered(rows(), path)
 
 
-def _saved_dataset(path: Path) -> Iterator[Record]:
-    from datasets import DatasetDict, load_from_disk
-
-    inside = [path / name for name in ("dataset_info.json", "dataset_dict.json")]
-    if not any(file.exists() for file in inside):
-        found = sorted(item.name for item in path.iterdir() if item.suffix.lower() in (".jsonl", ".json", ".parquet"))
-        remedy = f"name a file in it ({', '.join(found[:5])})" if found else f"known are {KNOWN}"
-        raise DataError("the folder is not a data set saved by save_to_disk", file=path, remedy=remedy)
-    try:
-        dataset = load_from_disk(str(path))
-    except (OSError, ValueError) as error:
-        raise _unreadable(path, error) from error
-    if isinstance(dataset, DatasetDict):
-        if len(dataset) != 1:
-            remedy = f"give one of {', '.join(str(path / name) for name in dataset)}"
-            raise DataError(f"the folder holds {len(dataset)} splits", file=path, remedy=remedy)
-        dataset = next(iter(dataset.values()))
-    # As it is stored: pictures stay encoded.
-    batches = dataset.with_format("arrow").iter(batch_size=_BATCH)
-    return _numbered((row for batch in batches for row in batch.to_pylist()), path)
-
-
-def _numbered(rows: Iterable[Any], path: Path) -> Iterator[Record]:
+def numbered(rows: Iterable[Any], path: Path) -> Iterator[Record]:
     number = 0
     try:
         for number, row in enumerate(rows):
             yield _record(row, path, number, f"row {number}")
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     except ValueError as error:
         if isinstance(error, DataError):
             raise
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
 
 
 def _record(value: Any, path: Path, number: int, label: str) -> Record:
@@ -178,5 +232,15 @@ def _parsed(text: str, path: Path, number: int) -> Any:
         raise DataError(message, file=path, record=f"line {number}", remedy=remedy) from error
 
 
-def _unreadable(path: Path, error: Exception) -> DataError:
+def unreadable(path: Path, error: Exception) -> DataError:
     return DataError(f"the file cannot be read ({error})", file=path, remedy="check the file and its permissions")
+
+
+READERS: Mapping[str, Callable[[Path], Iterator[Record]]] = {
+    ".jsonl": _lines,
+    ".ndjson": _lines,
+    ".json": _json,
+    ".parquet": _parquet,
+    ".csv": _table,
+    ".tsv": _table,
+}

@@ -1,0 +1,49 @@
+"""LLaVA-CoT-100k (Xkev/LLaVA-CoT-100k, train.jsonl): a conversation whose response has four stages.
+
+    <SUMMARY>..</SUMMARY><CAPTION>..</CAPTION><REASONING>..</REASONING><CONCLUSION>..</CONCLUSION>
+
+The conclusion is the answer; the stages before it are the trace, each under its name. What it leaves out: the stages as
+segments of their own.
+"""
+
+import re
+
+from balanced_thinking.data.example import Example
+from balanced_thinking.data.formats import sharegpt
+from balanced_thinking.data.formats.options import Notes, Options
+from balanced_thinking.data.formats.retell import chat, no_answer, own_answer, response_of, retell, tagged
+from balanced_thinking.data.formats.source import Record
+
+FIELDS = sharegpt.FIELDS
+STAGES = ("SUMMARY", "CAPTION", "REASONING", "CONCLUSION")
+
+
+def sniff(record: Record) -> str | None:
+    """Why the record is of this form, or None."""
+    return "its response has a <CONCLUSION>" if "<CONCLUSION>" in sharegpt.last_value(record) else None
+
+
+def read(record: Record, options: Options, *, notes: Notes) -> Example:
+    """One record as an example.
+
+    Raises:
+        SegmentError: no conclusion.
+        DataError: a stage twice, unclosed or out of order, or any other fault.
+    """
+    turns = chat(record, "conversations", role="from", content="value")
+    stages = _stages(response_of(turns, record, "conversations"), record)
+    think = "\n\n".join(f"{name.capitalize()}: {text}" for name, text in stages.items() if name != STAGES[-1] and text)
+    turns[-1] = {"role": "assistant", "content": tagged(think, stages[STAGES[-1]])}
+    return retell(record, {"messages": turns}, own_answer(options, "llava-cot"), notes=notes, names=sharegpt.NAMES)
+
+
+def _stages(text: str, record: Record) -> dict[str, str]:
+    opened = re.findall(rf"<({'|'.join(STAGES)})>", text)
+    found = dict(re.findall(rf"<({'|'.join(STAGES)})>(.*?)</\1>", text, re.DOTALL))
+    if STAGES[-1] not in opened:
+        raise no_answer(record, "conversations", "<CONCLUSION>..</CONCLUSION>")
+    wrong = next((name for name in opened if opened.count(name) > 1 or name not in found), None)
+    if wrong or opened != sorted(opened, key=STAGES.index):
+        message = f"stage <{wrong}> is repeated or not closed" if wrong else "the stages are out of order"
+        raise record.place.error(message, field="conversations", remedy="mend the response, or leave the row out")
+    return {name: found[name].strip() for name in opened}

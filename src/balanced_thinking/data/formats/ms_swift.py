@@ -1,0 +1,41 @@
+"""ms-swift's messages, where trace and answer may be assistant messages of their own, one after the other.
+
+The last assistant messages are joined into one response. ``loss`` and ``loss_scale`` of messages are left out: what
+counts how much is the schedule's business. What it leaves out: messages without either (``trl``).
+"""
+
+from balanced_thinking.data.example import Example
+from balanced_thinking.data.formats.options import Notes, Options
+from balanced_thinking.data.formats.retell import chat, response_of, retell
+from balanced_thinking.data.formats.source import KEPT, Record
+
+FIELDS: tuple[str, ...] = (*KEPT, "messages")
+_WEIGHTS = ("loss", "loss_scale")
+
+
+def sniff(record: Record) -> str | None:
+    """Why the record is of this form, or None."""
+    turns = record.fields.get("messages")
+    if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
+        return None
+    if any(turn.get(name) is not None for turn in turns for name in _WEIGHTS):
+        return "its messages have loss or loss_scale"
+    roles = [turn.get("role") for turn in turns]
+    return "its response is several messages" if roles[-2:] == ["assistant", "assistant"] else None
+
+
+def read(record: Record, options: Options, *, notes: Notes) -> Example:
+    """One record as an example.
+
+    Raises:
+        DataError: any fault.
+    """
+    turns = chat(record, "messages", role="role", content="content")
+    texts: list[str] = []
+    while turns and turns[-1]["role"] == "assistant":
+        texts.insert(0, response_of(turns, record, "messages"))
+        turns.pop()
+    told = [*turns, {"role": "assistant", "content": "".join(texts)}]
+    weighted = any(turn.get(name) is not None for turn in record.fields["messages"] for name in _WEIGHTS)
+    notes["loss and loss_scale of messages were left out"] += weighted
+    return retell(record, {"messages": told}, options, notes=notes, names={})

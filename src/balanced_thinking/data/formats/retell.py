@@ -1,0 +1,113 @@
+"""A record of another data set told in TRL's form, which ``trl`` then reads: most formats are no more than that.
+
+So pictures, marks, tags, choices and missing parts mean the same in every format, and have the same faults. A fault
+names the field as it is called in the file. What it leaves out: what the fields of a data set mean (its own module).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from balanced_thinking.data.example import Example
+from balanced_thinking.data.formats import trl
+from balanced_thinking.data.formats.options import Notes, Options
+from balanced_thinking.data.formats.source import KEPT, Record
+from balanced_thinking.errors import ConfigError, DataError, SegmentError
+
+ROLES: Mapping[str, str] = {
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "system": "system",
+}
+
+
+def retell(
+    record: Record, told: Mapping[str, Any], options: Options, *, notes: Notes, names: Mapping[str, str]
+) -> Example:
+    """The example of a record whose TRL fields are ``told``; those of ``KEPT`` that are not told stay as they are.
+
+    Args:
+        record: The record as it stands in its file.
+        told: Fields in TRL's form, such as ``messages``, or ``prompt`` and ``completion``.
+        options: What the user asked for.
+        notes: Counts what was changed or left out.
+        names: TRL's names to the file's, for faults.
+
+    Raises:
+        DataError: as ``trl.read``.
+    """
+    fields = {name: value for name, value in record.fields.items() if name in KEPT}
+    try:
+        return trl.read(record.with_fields(fields | dict(told)), options, notes=notes)
+    except DataError as error:
+        pictures = {"images": "image"} if record.fields.get("image") is not None else {}
+        raise renamed(error, pictures | dict(names)) from error
+
+
+def own_answer(options: Options, format_name: str) -> Options:
+    """The options for a format that knows itself where its answer is, which it has put into tags.
+
+    Raises:
+        ConfigError: the user asked for another place.
+    """
+    if options.answer_from not in (None, "tag"):
+        raise ConfigError(f"data format {format_name} says itself where its answer is; leave answer_from out")
+    return replace(options, answer_from="tag")
+
+
+def tagged(think: str | None, answer: str) -> str:
+    """A response in our tags; without a trace the answer alone."""
+    trace = f"<think>{think.strip()}</think>" if think and think.strip() else ""
+    return f"{trace}<answer>{answer.strip()}</answer>"
+
+
+def chat(record: Record, field: str, *, role: str, content: str) -> list[dict[str, Any]]:
+    """The turns in ``field`` with TRL's names, whatever they are called there.
+
+    Raises:
+        DataError: not a list of turns, or a role that nobody uses.
+    """
+    turns = record.fields.get(field)
+    if not isinstance(turns, list) or not all(isinstance(turn, Mapping) for turn in turns):
+        raise record.place.error("must be a list of turns", field=field)
+    found = []
+    for number, turn in enumerate(turns):
+        who = turn.get(role)
+        if who not in ROLES:
+            where = f"{field}[{number}].{role}"
+            raise record.place.error(f"unknown role {who!r}", field=where, remedy=f"use one of {', '.join(ROLES)}")
+        found.append({"role": ROLES[who], "content": turn.get(content)})
+    return found
+
+
+def response_of(turns: Sequence[Mapping[str, Any]], record: Record, field: str) -> str:
+    """The text of the last turn, which must be the assistant's.
+
+    Raises:
+        DataError: it is not, or holds no text.
+    """
+    last = turns[-1] if turns else {"role": "none", "content": None}
+    if last["role"] != "assistant" or not isinstance(last["content"], str):
+        remedy = "the last turn must be the response, as text"
+        raise record.place.error(f"the last turn is of role {last['role']}", field=field, remedy=remedy)
+    return last["content"]
+
+
+def no_answer(record: Record, field: str, what: str) -> SegmentError:
+    """The fault of a response without its answer: skipped and counted with ``on_missing="skip"``."""
+    where: dict[str, Any] = {"file": record.file, "record": record.place.record, "field": field}
+    return SegmentError(f"the response has no {what}", kind="no-answer", remedy="leave the row out", **where)
+
+
+def renamed(error: DataError, names: Mapping[str, str]) -> DataError:
+    """The same error with the field called as it is in the file."""
+    head = (error.field or "").split("[")[0].split(".")[0]
+    if head not in names:
+        return error
+    field = names[head] + (error.field or "")[len(head) :]
+    where: dict[str, Any] = {"file": error.file, "record": error.record, "field": field, "remedy": error.remedy}
+    if isinstance(error, SegmentError):
+        return SegmentError(error.message, kind=error.kind, **where)
+    return DataError(error.message, **where)

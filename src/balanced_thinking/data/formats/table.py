@@ -1,0 +1,60 @@
+"""A plain table: one column each for picture, question, reasoning and answer, in CSV, TSV, JSON or parquet.
+
+The columns are called ``image`` (or ``images``, ``file_name``), ``question``, ``reasoning``, ``answer`` and, if there
+are any, ``choices``; ``columns`` says what they are called in the file instead. Several pictures or choices in one cell
+are a JSON list or parted by ``|``.
+"""
+
+import json
+from typing import Any
+
+from balanced_thinking.data.example import Example
+from balanced_thinking.data.formats.options import Notes, Options
+from balanced_thinking.data.formats.response import answer_text
+from balanced_thinking.data.formats.retell import own_answer, retell, tagged
+from balanced_thinking.data.formats.source import KEPT, Record
+
+FIELDS: tuple[str, ...] = (*KEPT, "file_name", "question", "reasoning")
+
+
+def sniff(record: Record) -> str | None:
+    """Why the record is of this form, or None."""
+    return "it has the columns question and answer" if {"question", "answer"} <= record.fields.keys() else None
+
+
+def read(record: Record, options: Options, *, notes: Notes) -> Example:
+    """One record as an example.
+
+    Raises:
+        SegmentError: no reasoning.
+        DataError: any other fault.
+    """
+    fields, place = record.fields, record.place
+    reasoning = fields.get("reasoning")
+    if not isinstance(reasoning, str | None):
+        raise place.error(f"must be text, not {type(reasoning).__name__}", field="reasoning")
+    filled = [name for name in ("images", "image", "file_name") if fields.get(name)]
+    if len(filled) > 1:
+        message = f"the row has both {filled[0]} and {filled[1]}"
+        raise place.error(message, field=filled[1], remedy="keep one of the two columns")
+    told: dict[str, Any] = {
+        "prompt": fields.get("question"),
+        "completion": tagged(reasoning, answer_text(fields.get("answer"), place)),
+        "answer": None,
+        "image": None,
+        "images": _several(fields[filled[0]], record, filled[0]) if filled else None,
+        "choices": _several(fields["choices"], record, "choices") if fields.get("choices") else None,
+    }
+    names = {"prompt": "question", "completion": "reasoning", "images": filled[0] if filled else "image"}
+    return retell(record, told, own_answer(options, "table"), notes=notes, names=names)
+
+
+def _several(value: Any, record: Record, field: str) -> Any:
+    if not isinstance(value, str):
+        return value if isinstance(value, list) else [value]
+    if value.lstrip().startswith("["):
+        try:
+            return json.loads(value)
+        except ValueError as error:
+            raise record.place.error(f"not a JSON list ({error})", field=field) from error
+    return [part.strip() for part in value.split("|")]

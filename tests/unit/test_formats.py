@@ -1,0 +1,311 @@
+"""Every format in the exact shape in which its data set is published, with the traps that the real files hold."""
+
+import json
+import logging
+
+import pytest
+from PIL import Image
+
+from balanced_thinking.data.formats import FORMATS
+from balanced_thinking.data.records import load_examples, to_dataset, to_trl_row
+from balanced_thinking.errors import ConfigError, DataError, SegmentError
+
+TAGGED = "<think> It is a cat. </think><answer> Final Answer:B </answer>"
+
+
+def talk(*values, roles=("human", "gpt")):
+    return [{"from": roles[i % 2], "value": value} for i, value in enumerate(values)]
+
+
+def chat(*contents):
+    return [{"role": ("user", "assistant")[i % 2], "content": content} for i, content in enumerate(contents)]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    places = ("a.png", "b.png", "cot/c.png", "test/7/image.png", "val/choose_img/9/image.png")
+    places += ("val/choose_img/9/choice_0.png", "val/choose_img/9/choice_1.png", "val/fill_in_blank/8/image.png")
+    for number, name in enumerate(places):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        Image.new("RGB", (4 + number, 4), (255, number, 0)).save(tmp_path / name)
+    return tmp_path
+
+
+def load(folder, *rows, name="data.jsonl", **options):
+    path = folder / name
+    text = json.dumps(rows) if name.endswith(".json") else "".join(json.dumps(row) + "\n" for row in rows)
+    path.write_text(text, encoding="utf-8")
+    return list(load_examples(path, **options))
+
+
+# (name, record, question, choices, think, answer, kind, pictures); the record as published, texts our own.
+PUBLISHED = [
+    ("sharegpt", {"id": "a1", "image": "cot/c.png", "conversations": talk("<image>\nWhich? A: dog B: cat", TAGGED)},
+     "Which? A: dog B: cat", None, "It is a cat.", "B", "text", ["cot/c.png"]),  # Vision-R1-cold, LLaVA-CoT part
+    ("sharegpt",
+     {"images": "a.png", "conversations": talk("<image>Question: Q? Choices: A: x B: y", TAGGED,
+                                               roles=("user", "assistant"))},
+     "Question: Q? Choices: A: x B: y", None, "It is a cat.", "B", "text", ["a.png"]),  # its Mulberry part
+    ("sharegpt",
+     {"id": 3, "image": "a.png", "conversations": talk("<image>\nQ?", TAGGED, roles=("human", "assistant"))},
+     "Q?", None, "It is a cat.", "B", "text", ["a.png"]),  # R1-Onevision
+    ("sharegpt", {"id": 4, "image": ["a.png", "b.png"],
+                  "conversations": talk("<image><image>Same?", "<think>Both red.</think><answer>yes</answer>")},
+     "Same?", None, "Both red.", "yes", "text", ["a.png", "b.png"]),  # VLM-R1 layout, two pictures
+    ("llava-cot",
+     {"id": "l", "image": "a.png",
+      "conversations": talk("Q?", "<SUMMARY> I look. </SUMMARY>\n\n<CAPTION> A cat. </CAPTION>\n\n<REASONING> So B."
+                                  " </REASONING>\n\n<CONCLUSION> B </CONCLUSION>")},
+     "Q?", None, "Summary: I look.\n\nCaption: A cat.\n\nReasoning: So B.", "B", "text", ["a.png"]),
+    ("mulberry",
+     {"messages": chat("<image>\nQ?", "### Image Description:\nA cat.\n\n### Let's think step by step.\n\n### Step 1:\n"
+                                      "Look.\n\n### The final answer is: 12."), "images": "a.png"},
+     "Q?", None, "### Image Description:\nA cat.\n\n### Let's think step by step.\n\n### Step 1:\nLook.", "12",
+     "number", ["a.png"]),
+    ("vlaa-thinking", {"id": "v", "image": "a.png", "question": "Q?", "answer": TAGGED, "gt": "B"},
+     "Q?", None, "It is a cat.", "B", "text", ["a.png"]),
+    ("vlaa-thinking", {"id": "v", "image": "a.png", "question": "Q?", "answer": "B", "caption": "c", "gt": "B",
+                       "ds_answer": "<think>\nIt is a cat.\n</think>\n\nThe cat is B.\n\n**Answer:** B"},
+     "Q?", None, "It is a cat.", "B", "text", ["a.png"]),
+    ("share4o", {"id": "s", "image": "a.png", "conversations": talk("<image>\nQ?", "It is a cat.\n\n### Answer: cat")},
+     "Q?", None, "It is a cat.", "cat", "text", ["a.png"]),
+    ("m3cot", {"id": "m", "category": "c", "question": "Which?", "choices": ["dog", "cat"], "context": "Pets.",
+               "answer": "B", "rationale": "It is a cat.", "image": "a.png", "domain": "d", "topic": "t",
+               "split": "train"},
+     "Pets.\nWhich?", ("dog", "cat"), "It is a cat.", "B", "choice", ["a.png"]),
+    ("visual-cot",
+     {"question_id": 5, "dataset": "flickr", "split": "train", "image": ["a.png", "crop/a.png###[1, 2, 3, 4]"],
+      "conversations": talk("<image>\nQ? Please provide the bounding box coordinate of the region this question asks "
+                            "about.", "[0.1, 0.2, 0.3, 0.4]", "<image>", "a cat")},
+     "Q?", None, "The region is [0.1, 0.2, 0.3, 0.4].", "a cat", "text", ["a.png"]),
+    ("ms-swift", {"messages": [*chat("<image>Q?"), {"role": "assistant", "content": "<think>t</think>", "loss": True},
+                               {"role": "assistant", "content": "<answer>4</answer>"}], "images": ["a.png"]},
+     "Q?", None, "t", "4", "number", ["a.png"]),
+    ("trl", {"messages": [{"role": "user", "content": [{"type": "image", "image": "a.png", "max_pixels": 50176},
+                                                       {"type": "text", "text": "Q?"}]}, *chat("", TAGGED)[1:]]},
+     "Q?", None, "It is a cat.", "B", "text", ["a.png"]),  # Qwen messages
+    ("problem", {"problem": "Which?", "options": ["A. dog", "B. cat"], "process": "<think>It is a cat.</think>",
+                 "solution": "<answer>B</answer>", "path": "a.png", "data_type": "image"},
+     "Which?", ("dog", "cat"), "It is a cat.", "B", "choice", ["a.png"]),  # Video-R1
+    ("table", {"image": "a.png|b.png", "question": "Which?", "reasoning": "It is a cat.", "answer": "cat",
+               "choices": "dog|cat"},
+     "Which?", ("dog", "cat"), "It is a cat.", "B", "choice", ["a.png", "b.png"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", ["json", "jsonl"])
+@pytest.mark.parametrize("case", PUBLISHED, ids=lambda case: case[0])
+def test_published_records_are_recognised_and_read(folder, case, suffix, caplog):
+    name, record, question, choices, think, answer, kind, pictures = case
+    with caplog.at_level(logging.INFO):
+        (example,) = load(folder, record, name=f"data.{suffix}")
+    assert f"format {name}, since " in caplog.text
+    assert (example.question, example.choices, example.think) == (question, choices, think)
+    assert (example.answer, example.kind) == (answer, kind)
+    assert example.images == tuple(str(folder / picture) for picture in pictures)
+
+
+@pytest.mark.parametrize("case", PUBLISHED, ids=lambda case: case[0])
+def test_what_was_read_goes_through_trls_form_unchanged(folder, case):
+    (example,) = load(folder, case[1])
+    (again,) = load(folder, to_trl_row(example), name="again.jsonl")
+    assert again == example
+    (row,) = to_dataset([example])
+    assert row["completion"][0]["content"][0]["text"] == f"<think>{case[4]}</think><answer>{case[5]}</answer>"
+    assert [picture.size for picture in row["images"]] == [Image.open(path).size for path in example.images]
+
+
+SQA = {"question": "Which?", "choices": ["dog", "cat"], "answer": 1, "hint": "Pets.", "image": "image.png",
+       "task": "closed choice", "grade": "grade2", "subject": "natural science", "topic": "biology", "category": "c",
+       "skill": "s", "lecture": "Cats meow.", "solution": "It meows.", "split": "test"}  # fmt: skip
+
+
+def test_scienceqa_as_published_by_id_with_pictures_in_split_and_id(folder):
+    path = folder / "problems.json"
+    path.write_text(json.dumps({"7": SQA, "8": {**SQA, "image": None, "hint": "", "lecture": ""}}, indent=1))
+    first, second = load_examples(path)
+    assert (first.id, first.question, first.answer, first.kind) == ("7", "Context: Pets.\nWhich?", "B", "choice")
+    assert first.think == "Cats meow.\n\nIt meows."
+    assert first.images == (str(folder / "test/7/image.png"),)
+    assert (second.images, second.question, second.think) == ((), "Which?", "It meows.")
+    path.write_text(json.dumps({"8": {**SQA, "answer": 2}}))
+    with pytest.raises(DataError, match=r"8 \(row 0\), field answer: no choice has the number 2; give a number from 0"):
+        list(load_examples(path))
+
+
+def test_scienceqa_as_parquet_with_encoded_pictures(folder):
+    from datasets import Dataset
+
+    encoded = (folder / "a.png").read_bytes()
+    rows = [{**SQA, "image": {"bytes": encoded, "path": None}}, {**SQA, "image": None}]
+    Dataset.from_list(rows).to_parquet(folder / "test.parquet")
+    first, second = load_examples(folder / "test.parquet")
+    assert first.images == (encoded,)
+    assert second.images == ()
+    assert first.answer == "B"
+
+
+def test_iconqa_has_three_types_and_no_traces(folder):
+    common = {"question": "Which?", "split": "val", "label": "l", "grade": "g", "skills": []}
+    problems = {
+        "9": {**common, "ques_type": "choose_img", "choices": ["choice_0.png", "choice_1.png"], "answer": 1},
+        "8": {**common, "ques_type": "fill_in_blank", "choices": None, "answer": "7"},
+    }
+    path = folder / "problems.json"
+    path.write_text(json.dumps(problems))
+    with pytest.raises(SegmentError, match='no reasoning trace; set on_missing to "train"'):
+        list(load_examples(path))
+    pictures, blank = load_examples(path, on_missing="train")
+    assert pictures.choices == ("The first image.", "The second image.")
+    assert (pictures.answer, pictures.kind, blank.answer, blank.kind) == ("B", "choice", "7", "number")
+    home = folder / "val/choose_img/9"
+    assert pictures.images == tuple(str(home / name) for name in ("image.png", "choice_0.png", "choice_1.png"))
+    assert blank.images == (str(folder / "val/fill_in_blank/8/image.png"),)
+
+
+def test_problems_without_a_trace_are_for_grpo(folder):
+    row = {"images": ["a.png"], "problem": "<image>Find x.", "answer": "3"}
+    (example,) = load(folder, row, on_missing="train")
+    assert (example.question, example.think, example.answer, example.kind) == ("Find x.", None, "3", "number")
+
+
+def test_a_csv_beside_its_pictures_with_columns_of_its_own(folder):
+    text = '\ufefffile,Frage,Weg,Antwort\na.png,"Welche, bitte?","Eine ""Katze"",\nalso rot.",rot\nb.png,Und?,,blau\n'
+    path = folder / "eigene.csv"
+    path.write_text(text, encoding="utf-8")
+    columns = {"image": "file", "question": "Frage", "reasoning": "Weg", "answer": "Antwort"}
+    with pytest.raises(SegmentError, match=r"line 4\): .*|record line 4: the row has no reasoning trace"):
+        list(load_examples(path, columns=columns))
+    first, second = load_examples(path, columns=columns, on_missing="train")
+    assert (first.question, first.think, first.answer) == ("Welche, bitte?", 'Eine "Katze",\nalso rot.', "rot")
+    assert (second.think, second.images) == (None, (str(folder / "b.png"),))
+
+
+def test_a_folder_of_pictures_with_its_table(folder):
+    (folder / "metadata.csv").write_text("file_name,question,reasoning,answer\ncot/c.png,Q?,Because.,yes\n")
+    (example,) = load_examples(folder)
+    assert example.images == (str(folder / "cot/c.png"),)
+
+
+def test_llama_factory_says_what_the_columns_are_called(folder):
+    rows = [{"chat": [{"who": "q", "says": "<image>Q?"}, {"who": "a", "says": TAGGED}], "pics": ["a.png"]}]
+    (folder / "mine.json").write_text(json.dumps(rows))
+    columns = {"messages": "chat", "images": "pics"}
+    tags = {"role_tag": "who", "content_tag": "says", "user_tag": "q", "assistant_tag": "a"}
+    mine = {"file_name": "mine.json", "formatting": "sharegpt", "columns": columns, "tags": tags}
+    info = folder / "dataset_info.json"
+    info.write_text(json.dumps({"mine": mine}))
+    for path in (folder, info, f"{info}:mine"):
+        (example,) = load_examples(path)
+        assert (example.question, example.think, example.answer) == ("Q?", "It is a cat.", "B")
+        assert example.images == (str(folder / "a.png"),)
+    alpaca = {"file_name": "plain.json", "columns": {"response": "out"}}
+    (folder / "plain.json").write_text(json.dumps([{"instruction": "Add.", "input": "2+2", "out": TAGGED}]))
+    info.write_text(json.dumps({"mine": mine, "plain": alpaca}))
+    (example,) = load_examples(f"{info}:plain")
+    assert (example.question, example.images) == ("Add.\n2+2", ())
+    with pytest.raises(ConfigError, match=r"names 2 data sets; give one, such as .*dataset_info.json:mine"):
+        load_examples(folder)
+    with pytest.raises(ConfigError, match="names no data set 'other'; there are mine, plain"):
+        load_examples(f"{info}:other")
+    rows[0]["chat"][0]["who"] = "x"
+    (folder / "mine.json").write_text(json.dumps(rows))
+    with pytest.raises(DataError, match=r"field chat: unknown role 'x'; dataset_info.json names 'q', 'a', 'system'"):
+        load_examples(f"{info}:mine")
+
+
+def test_parquet_shards_are_one_data_set(folder):
+    from datasets import Dataset
+
+    row = {"problem": "Q?", "answer": "3"}
+    (folder / "set" / "data").mkdir(parents=True)
+    for number in range(2):
+        Dataset.from_list([row] * 3).to_parquet(folder / "set" / "data" / f"train-0000{number}-of-00002.parquet")
+    assert len(list(load_examples(folder / "set", on_missing="train"))) == 6
+
+
+# Faults ---------------------------------------------------------------------------------------------------------------
+
+FAULTS = [
+    ("sharegpt", {"conversations": talk("<image>Q?", TAGGED)}, {}, "1 <image> mark in the text but no pictures"),
+    ("sharegpt", {"image": "a.png", "conversations": talk("<image><image>Q?", TAGGED)}, {}, "2 <image> marks"),
+    ("sharegpt", {"image": "none.png", "conversations": talk("Q?", TAGGED)}, {}, "field image: no such picture"),
+    ("sharegpt", {"image": "../../../x.png", "conversations": talk("Q?", TAGGED)}, {}, "outside the folder of the data"),
+    ("sharegpt", {"conversations": [{"from": "bot", "value": "Q?"}]}, {}, "conversations[0].from: unknown role 'bot'"),
+    ("sharegpt", {"conversations": talk("Q?")}, {}, "no reasoning trace"),
+    ("sharegpt", {"conversations": talk("Q?", 7)}, {}, "field conversations"),
+    ("sharegpt", {"conversations": talk("Q?", TAGGED, "More?", TAGGED)}, {}, "one question is needed"),
+    ("sharegpt", {"conversations": talk("Q?", "<think>t <answer>B</answer>")}, {}, "field conversations: "),
+    ("sharegpt", {"conversations": talk("Q?", "<think>t</think>B")}, {}, "answer_from can also be boxed, after_think"),
+    ("llava-cot", {"conversations": talk("Q?", "<SUMMARY>s</SUMMARY><CONCLUSION>B")}, {}, "is repeated or not"),
+    ("llava-cot", {"conversations": talk("Q?", "<CONCLUSION>B</CONCLUSION><SUMMARY>s</SUMMARY>")}, {}, "out of order"),
+    ("llava-cot", {"conversations": talk("Q?", "<CONCLUSION>B</CONCLUSION>")}, {"answer_from": "boxed"}, "leave"),
+    ("mulberry", {"messages": chat("Q?", "### Rationales: r")}, {}, "no text behind '### The final answer is:'"),
+    ("share4o", {"conversations": talk("Q?", "t ### Answer: ")}, {}, "no text behind '### Answer:'"),
+    ("m3cot", {"question": "Q?", "choices": ["x", "y"], "answer": "C", "rationale": "r"}, {}, "none of the choices"),
+    ("m3cot", {"question": "Q?", "choices": ["x", "y"], "answer": "A", "rationale": None}, {}, "no reasoning trace"),
+    ("iconqa", {"question": "Q?", "ques_type": "choose_img", "choices": ["c.png"], "answer": 0}, {}, "2 to 5"),
+    ("visual-cot", {"image": ["a.png", "a.png###[1]"], "conversations": talk("Q?", "[1]")}, {}, "four turns"),
+    ("table", {"question": "Q?", "answer": None, "reasoning": "r"}, {}, "an answer must be text or a number, not null"),
+    ("table", {"question": None, "answer": "x", "reasoning": "r"}, {}, "field question: "),
+    ("table", {"question": "Q?", "answer": "x", "reasoning": 7}, {}, "field reasoning: must be text, not int"),
+    ("table", {"question": "Q?", "answer": "x", "image": "a.png", "file_name": "a.png"}, {}, "both image and"),
+    ("table", {"question": "Q?", "answer": "x", "choices": "[1"}, {}, "field choices: not a JSON list"),
+    ("vlaa-thinking", {"question": "Q?", "ds_answer": "<think>t</think>so B"}, {}, "and gt is empty"),
+    ("scienceqa", {**SQA, "image": None, "lecture": 3}, {}, "field lecture: must be text, not int"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "row", "options", "message"), FAULTS)
+def test_faults_name_file_record_field_and_remedy(folder, name, row, options, message):
+    with pytest.raises((DataError, ConfigError)) as caught:
+        load(folder, {"id": "r1", **row}, format=name, **options)
+    line = str(caught.value)
+    assert "\n" not in line
+    assert message in line
+    if isinstance(caught.value, DataError):
+        assert line.startswith(f"{folder / 'data.jsonl'}, record r1 (line 1)")
+
+
+def test_dirty_rows_are_skipped_and_counted_by_kind(folder, caplog):
+    """R1-Onevision's faults: the answer inside the trace, no answer, no mark for the picture, an unclosed trace."""
+    rows = [
+        {"id": 1, "image": "a.png", "conversations": talk("<image>Q?", "<think>t <answer>A</answer></think>")},
+        {"id": 2, "image": "a.png", "conversations": talk("<image>Q?", "<think>t</think>")},
+        {"id": 3, "image": "a.png", "conversations": talk("Q?", TAGGED)},
+        {"id": 4, "image": "a.png", "conversations": talk("<image>Q?", "<think>t <answer>A</answer>")},
+    ]
+    examples = load(folder, *rows, on_missing="skip")
+    assert [example.id for example in examples] == ["3"]
+    assert "3 records skipped (" in caplog.text
+    assert "(2 no-answer, 1 unclosed-think)" in caplog.text
+
+
+def test_raw_vlaa_counts_where_the_response_and_gt_differ(folder, caplog):
+    row = {"id": "v", "question": "Q?", "gt": "A", "ds_answer": "<think>t</think>\n**Answer:** B"}
+    (example,) = load(folder, row)
+    assert example.answer == "A"
+    assert "in 1 records the raw response ends with another answer than gt, which was taken" in caplog.text
+
+
+def test_odd_text_goes_through_as_it_is(folder):
+    trace = "长" * 50_000 + "🐈 é\u200d" * 20_000
+    row = {"id": "長", "conversations": talk("¿Qué? 什么?", f"<think>{trace}</think><answer>猫</answer>")}
+    (example,) = load(folder, row)
+    assert (example.id, example.question, example.think, example.answer) == ("長", "¿Qué? 什么?", trace, "猫")
+
+
+def test_a_large_json_array_is_read_piece_by_piece(folder):
+    """The first example is there although the end of the file is broken."""
+    rows = json.dumps([{"problem": "Q?", "answer": str(i)} for i in range(1000)])
+    path = folder / "big.json"
+    path.write_text(rows[:-40])
+    examples = load_examples(path, on_missing="train")
+    assert next(examples).answer == "0"
+    with pytest.raises(DataError, match="not JSON"):
+        list(examples)
+
+
+def test_no_format_is_shadowed_by_another(folder):
+    """Each is found by the first published record of its own, whatever the order of the table."""
+    assert {case[0] for case in PUBLISHED} | {"scienceqa", "iconqa"} == set(FORMATS)
