@@ -68,7 +68,7 @@ def test_every_verb_has_a_module_with_a_docstring():
     from balanced_thinking.cli.main import VERBS
 
     for verb in VERBS:
-        module = importlib.import_module(f"balanced_thinking.cli.{verb}")
+        module = importlib.import_module(f"balanced_thinking.cli.{verb.replace('-', '_')}")
         assert callable(module.run)
         assert module.__doc__
 

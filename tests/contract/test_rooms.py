@@ -100,6 +100,7 @@ def test_torch_stays_where_it_belongs(path):
         "import balanced_thinking as bt; bt.parse_response('x'); bt.answers_match('1', '1', kind='number')",
         "from balanced_thinking.cli.main import main; main(['--help'])",
         "import balanced_thinking.data.rowcheck, balanced_thinking.data.datacheck, balanced_thinking.data.records",
+        "import balanced_thinking.data.audit, balanced_thinking.cli.check_data, balanced_thinking.demo.presets",
         "import balanced_thinking.compare.plan, balanced_thinking.compare.statistics, balanced_thinking.compare.report",
         "import balanced_thinking.evaluation.benchmarks, balanced_thinking.evaluation.metrics",
     ],

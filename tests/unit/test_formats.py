@@ -230,7 +230,7 @@ FAULTS = [
     ("sharegpt", {"conversations": talk("<image>Q?", TAGGED)}, {}, "1 <image> mark in the text but no pictures"),
     ("sharegpt", {"image": "a.png", "conversations": talk("<image><image>Q?", TAGGED)}, {}, "2 <image> marks"),
     ("sharegpt", {"image": "none.png", "conversations": talk("Q?", TAGGED)}, {}, "field image: no such picture"),
-    ("sharegpt", {"image": "../../../x.png", "conversations": talk("Q?", TAGGED)}, {}, "outside the folder of the data"),
+    ("sharegpt", {"image": "../../../x.png", "conversations": talk("Q?", TAGGED)}, {}, "outside the folder"),
     ("sharegpt", {"conversations": [{"from": "bot", "value": "Q?"}]}, {}, "conversations[0].from: unknown role 'bot'"),
     ("sharegpt", {"conversations": talk("Q?")}, {}, "no reasoning trace"),
     ("sharegpt", {"conversations": talk("Q?", 7)}, {}, "field conversations"),

@@ -18,6 +18,7 @@ VERBS = {
     "grpo": "GRPO from any SFT folder, with rewards on the answer and its form: --config recipe.yaml",
     "compare": "arms x seeds x models x benchmarks from one YAML: statistics and report, resumable",
     "evaluate": "score a model on benchmarks or any readable data file",
+    "check-data": "what is in a data set, what is wrong with it, and a clean copy",
     "report": "make the report of a comparison again from its folder",
     "presets": "list, build and locate the embedded models",
     "bench": "ratios against naive code and TRL, measured in one run",
@@ -62,7 +63,7 @@ def _run(arguments: list[str]) -> int:
         near = difflib.get_close_matches(verb, VERBS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(VERBS)}"
         raise ConfigError(f"unknown verb {verb!r}; {hint}")
-    return importlib.import_module(f"balanced_thinking.cli.{verb}").run(arguments[1:])
+    return importlib.import_module(f"balanced_thinking.cli.{verb.replace('-', '_')}").run(arguments[1:])
 
 
 def usage() -> str:

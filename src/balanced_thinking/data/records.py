@@ -72,15 +72,43 @@ def load_examples(
     """
     root = None if image_root is None else Path(image_root)
     options = Options(root, answer_from, on_missing, columns or {}, allow_outside)
-    path = Path(path)
-    records = read_records(path)
-    first = next(records, None)
-    if first is None:
-        raise DataError("the file holds no records", file=path, remedy="give at least one")
-    _check_columns(options.columns, first)
-    name, reason = choose_format(format, _renamed(first, options.columns))
+    name, reason, records = open_records(Path(path), format, options)
     logger.info("%s: format %s, since %s", path, name, reason)
-    return _examples(chain([first], records), FORMATS[name], options, path)
+    return _examples(records, FORMATS[name], options, Path(path))
+
+
+def open_records(path: Path, format: str | None, options: Options) -> tuple[str, str, Iterator[Record]]:
+    """The format of a file, why it is that one, and the file's records with our names for its columns.
+
+    Raises:
+        DataError: the file cannot be read, holds no records, or is in no known format.
+        ConfigError: an unknown format or column.
+    """
+    records = read_records(path)
+    broken = _up_to_whole(records)
+    first = broken.pop() if broken and broken[-1].fault is None else None
+    if first is None and not broken:
+        raise DataError("the file holds no records", file=path, remedy="give at least one")
+    try:
+        if first is None:
+            raise DataError("no record can be read", file=path)
+        _check_columns(options.columns, first)
+        name, reason = choose_format(format, _renamed(first, options.columns))
+    except DataError:
+        if broken and broken[0].fault is not None:
+            raise broken[0].fault from None
+        raise
+    return name, reason, (_renamed(record, options.columns) for record in chain(broken, [first], records))
+
+
+def _up_to_whole(records: Iterator[Record]) -> list[Record]:
+    """The records up to the first that can be read, with it."""
+    taken = []
+    for record in records:
+        taken.append(record)
+        if record.fault is None:
+            break
+    return taken
 
 
 def _check_columns(columns: Mapping[str, str], first: Record) -> None:
@@ -97,8 +125,10 @@ def _examples(records: Iterable[Record], reader: Format, options: Options, path:
     notes, skipped, seen, given = Notes(), Counter[str](), set[tuple[str, str]](), 0
     try:
         for record in records:
+            if record.fault is not None:
+                raise record.fault
             try:
-                example = reader.read(_renamed(record, options.columns), options, notes=notes)
+                example = reader.read(record, options, notes=notes)
             except SegmentError as error:
                 if options.on_missing != "skip":
                     raise

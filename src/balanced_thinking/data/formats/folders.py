@@ -34,10 +34,10 @@ _TAGS = {
 
 
 def read_records(path: Path) -> Iterator[Record]:
-    """All records of ``path``, in order, one at a time.
+    """All records of ``path``, in order, one at a time; those that cannot be read carry their fault.
 
     Raises:
-        DataError: nothing there that can be read, or a broken record.
+        DataError: nothing there that can be read.
         ConfigError: a table of several data sets, and none is named.
     """
     text = str(path)
@@ -135,7 +135,7 @@ def _llama_factory(file: Path, name: str | None) -> Iterator[Record]:
     entry: Mapping[str, Any] = table[name]
     place = file.parent / entry["file_name"] if "file_name" in entry else Path(entry["hf_hub_url"])
     for record in read_records(place):
-        yield replace(record, fields=_told(record, entry))
+        yield record if record.fault else replace(record, fields=_told(record, entry))
 
 
 def _told(record: Record, entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -33,12 +33,14 @@ class Record:
         file: The file, or the folder of a saved data set.
         number: Its number in the file, from 0.
         label: Its place for a reader: ``line 3`` (from 1) in JSON lines, else ``row 2`` (from 0).
+        fault: Why it cannot be read at all; its fields are empty then, and the records behind it can still be read.
     """
 
     fields: dict[str, Any]
     file: Path
     number: int
     label: str
+    fault: DataError | None = None
 
     @property
     def place(self) -> Place:
@@ -57,10 +59,10 @@ class Record:
 
 
 def read_file(path: Path) -> Iterator[Record]:
-    """All records of a file, in order, one at a time.
+    """All records of a file, in order, one at a time; those that cannot be read carry their fault.
 
     Raises:
-        DataError: no such file, an unknown kind of file, not UTF-8, broken JSON, or a record that is not an object.
+        DataError: no such file, an unknown kind of file, or one that is broken as a whole.
     """
     if not path.exists():
         raise DataError("no such file", file=path, remedy="check the path")
@@ -74,10 +76,14 @@ def _lines(path: Path) -> Iterator[Record]:
     try:
         with path.open("rb") as file:
             for line_number, line in enumerate(file, 1):
-                text = _decoded(line, path, f"line {line_number}", first=line_number == 1)
-                if not text.strip():
-                    continue
-                yield _record(_parsed(text, path, line_number), path, number, f"line {line_number}")
+                label = f"line {line_number}"
+                try:
+                    text = _decoded(line, path, label, first=line_number == 1)
+                    if not text.strip():
+                        continue
+                    yield _record(_parsed(text, path, line_number), path, number, label)
+                except DataError as error:
+                    yield Record({}, path, number, label, error)
                 number += 1
     except OSError as error:
         raise unreadable(path, error) from error
@@ -89,16 +95,26 @@ def _json(path: Path) -> Iterator[Record]:
     Several objects one a line are read as JSON lines, since such files are often named so.
     """
     try:
-        with path.open("rb") as file:
-            head = next((line for line in file if line.strip(b"\xef\xbb\xbf \t\r\n")), b"")
+        head = _first_line_of_objects(path)
     except OSError as error:
         raise unreadable(path, error) from error
-    if head.strip(b"\xef\xbb\xbf \t\r\n")[:1] == b"{" and _is_object(head):
+    if head and _is_object(head):
         yield from _lines(path)
         return
     number = 0
     for number, value in enumerate(_values(path)):
         yield _record(value, path, number, f"row {number}")
+
+
+def _first_line_of_objects(path: Path) -> bytes:
+    """The first line that is not blank if it opens an object; an array's may be as long as the file."""
+    with path.open("rb") as file:
+        while start := file.read(1):
+            if start == b"{":
+                return start + file.readline()
+            if start not in b"\xef\xbb\xbf \t\r\n":
+                break
+    return b""
 
 
 def _is_object(line: bytes) -> bool:
@@ -169,7 +185,9 @@ def _table(path: Path) -> Iterator[Record]:
                 label = f"line {rows.line_num}"
                 if None in row or None in row.values():
                     message = f"the row has not as many cells as the header ({len(rows.fieldnames or ())})"
-                    raise DataError(message, file=path, record=label, remedy="put text with commas in quotes")
+                    fault = DataError(message, file=path, record=label, remedy="put text with commas in quotes")
+                    yield Record({}, path, number, label, fault)
+                    continue
                 yield _record({name: cell or None for name, cell in row.items()}, path, number, label)
     except UnicodeDecodeError as error:
         remedy = "save the file as UTF-8"
@@ -208,7 +226,7 @@ def numbered(rows: Iterable[Any], path: Path) -> Iterator[Record]:
 def _record(value: Any, path: Path, number: int, label: str) -> Record:
     if not isinstance(value, dict):
         message = f"a record must be an object with named fields, not {type(value).__name__}"
-        raise DataError(message, file=path, record=label)
+        return Record({}, path, number, label, DataError(message, file=path, record=label))
     return Record(value, path, number, label)
 
 

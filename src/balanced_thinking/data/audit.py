@@ -1,0 +1,223 @@
+"""What is in a data file, and what is wrong with it, record by record in constant memory (``balanced check-data``).
+
+Every record is read as training reads it (``records``), but a fault is counted and the next record is read. Of the good
+ones it measures how unequal trace and answer are, which is what the method is about, and finds repeated records and
+pictures that training and test share. What it leaves out: pictures' tokens, which only a model's processor can count;
+the checks of a training run (``datacheck``).
+"""
+
+import hashlib
+import os
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from balanced_thinking.data.example import Example
+from balanced_thinking.data.formats import FORMATS
+from balanced_thinking.data.formats.options import Notes, Options
+from balanced_thinking.data.prompts import build_completion, render_question
+from balanced_thinking.data.records import open_records
+from balanced_thinking.errors import DataError, SegmentError
+
+FIRST = 3  # records named per kind of fault
+PARTS = ("question", "think", "answer")
+PERCENTILES = (5, 50, 95, 99, 100)
+# What a message says, and what such faults are called.
+_KINDS = (
+    ("no such picture", "picture missing"),
+    ("lies outside", "picture outside the folder"),
+    ("not on this machine", "picture not on this machine"),
+    ("cannot be read", "picture unreadable"),
+    ("mark", "marks and pictures differ"),
+    ("holds </", "tag inside a text"),
+)
+
+
+@dataclass(slots=True)
+class Audit:
+    """What ``audit`` found.
+
+    Attributes:
+        file: What was read.
+        format: Name of the format, and ``reason``: why it was taken.
+        unit: What lengths count: ``tokens`` or ``characters``.
+        records: All records, and ``good``: those that give an example.
+        faults: Records at fault by kind.
+        first: The first lines of each kind of fault.
+        notes: What was changed in reading, and how often.
+        sources: Good records by source.
+        lengths: Of question, think and answer of each good record.
+        without_think: Good records without a trace.
+        too_long: Records whose text alone is longer than the length asked about.
+        repeated: Good records whose question, pictures and response occurred before.
+        contradicting: Good records whose question and pictures occurred before with another answer.
+        pictures: Different pictures: by their paths, or where another file was given, by their content.
+        shared: Of them, those that the other file shows too.
+    """
+
+    file: str
+    format: str
+    reason: str
+    unit: str = "characters"
+    records: int = 0
+    good: int = 0
+    faults: Counter[str] = field(default_factory=Counter)
+    first: dict[str, list[str]] = field(default_factory=dict)
+    notes: Notes = field(default_factory=Counter)
+    sources: Counter[str] = field(default_factory=Counter)
+    lengths: dict[str, array] = field(default_factory=lambda: {part: array("L") for part in PARTS})
+    without_think: int = 0
+    too_long: int = 0
+    repeated: int = 0
+    contradicting: int = 0
+    pictures: int = 0
+    shared: int = 0
+
+    def summary(self) -> dict[str, Any]:
+        """Everything in plain numbers, ready for JSON."""
+        found = {name: getattr(self, name) for name in self.__slots__ if name != "lengths"}
+        lengths = {part: _percentiles(values) for part, values in self.lengths.items()}
+        lengths["all"] = _percentiles(array("L", map(sum, zip(*self.lengths.values(), strict=True))))
+        total = {part: sum(values) for part, values in self.lengths.items()}
+        trained = total["think"] + total["answer"]
+        share = total["answer"] / trained if trained else None
+        return found | {"lengths": lengths, "totals": total, "answer_share": share}
+
+
+def audit(
+    path: Path,
+    *,
+    format: str | None = None,
+    options: Options,
+    count: Callable[[str], int] | None = None,
+    max_length: int | None = None,
+    other: Path | None = None,
+    keep: Callable[[Example], None] | None = None,
+    left_out: Callable[[str, str, str], None] | None = None,
+    advance: Callable[[], None] = lambda: None,
+) -> Audit:
+    """Read every record of a file and count what is wrong and what is there.
+
+    Args:
+        path: What ``load_examples`` reads.
+        format: A format's name; None finds it out.
+        options: How to read; see ``load_examples``.
+        count: Tokens of a text; None counts characters.
+        max_length: Count the records whose texts are longer.
+        other: Another file, such as the test set, whose pictures must not be among these.
+        keep: Called with each good example.
+        left_out: Called with record, kind and line of each fault.
+        advance: Called once a record, for a progress bar.
+
+    Raises:
+        DataError: the file cannot be read at all.
+        ConfigError: an unknown format or column.
+    """
+    name, reason, records = open_records(path, format, options)
+    found = Audit(str(path), name, reason, "characters" if count is None else "tokens")
+    seen, pictures = _Seen(), set[bytes]()
+    for record in records:
+        found.records += 1
+        advance()
+        try:
+            if record.fault is not None:
+                raise record.fault
+            example = FORMATS[name].read(record, options, notes=found.notes)
+            build_completion(example)
+        except DataError as error:
+            kind = "broken record" if record.fault is not None else fault_kind(error)
+            _count_fault(found, kind, error)
+            if left_out is not None:
+                left_out(record.place.record, kind, str(error))
+            continue
+        keys = [picture_key(image, by_content=other is not None) for image in example.images]
+        pictures.update(keys)
+        _count_good(found, example, seen.add(example, keys), count or len, max_length)
+        if keep is not None:
+            keep(example)
+    found.pictures = len(pictures)
+    if other is not None:
+        found.shared = len(pictures & set(_pictures_of(other, options)))
+    return found
+
+
+def fault_kind(error: DataError) -> str:
+    """The name under which a fault is counted."""
+    if isinstance(error, SegmentError):
+        return error.kind
+    return next((kind for part, kind in _KINDS if part in error.message), f"unusable {error.field or 'record'}")
+
+
+def picture_key(image: Any, *, by_content: bool = True) -> bytes:
+    """A digest of a picture's file or pixels, equal for equal ones; of a file's path where content does not matter."""
+    if isinstance(image, str | os.PathLike):
+        if not by_content:
+            return os.path.realpath(image).encode()
+        with Path(image).open("rb") as file:
+            return hashlib.file_digest(file, "blake2b").digest()[:16]
+    data = image if isinstance(image, bytes) else image.tobytes()
+    return hashlib.blake2b(data).digest()[:16]
+
+
+class _Seen:
+    """Which questions and responses occurred, as digests."""
+
+    def __init__(self) -> None:
+        self.asked: dict[bytes, bytes] = {}
+        self.whole: set[bytes] = set()
+
+    def add(self, example: Example, pictures: list[bytes]) -> tuple[bool, bool]:
+        """(repeated, contradicting)"""
+        question = _digest(render_question(example.question, example.choices).encode(), *pictures)
+        whole = _digest(question, (example.think or "").encode(), example.answer.encode())
+        answer = _digest(example.answer.strip().casefold().encode())
+        repeated = whole in self.whole
+        self.whole.add(whole)
+        return repeated, self.asked.setdefault(question, answer) != answer
+
+
+def _digest(*parts: bytes) -> bytes:
+    return hashlib.blake2b(b"\0".join(parts), digest_size=8).digest()
+
+
+def _count_fault(found: Audit, kind: str, error: DataError) -> None:
+    found.faults[kind] += 1
+    lines = found.first.setdefault(kind, [])
+    if len(lines) < FIRST:
+        lines.append(str(error))
+
+
+def _count_good(
+    found: Audit, example: Example, met: tuple[bool, bool], count: Callable[[str], int], max_length: int | None
+) -> None:
+    texts = (render_question(example.question, example.choices), example.think or "", example.answer)
+    lengths = [count(text) for text in texts]
+    for part, length in zip(PARTS, lengths, strict=True):
+        found.lengths[part].append(length)
+    found.good += 1
+    found.sources[example.source] += 1
+    found.without_think += example.think is None
+    found.too_long += max_length is not None and sum(lengths) > max_length
+    found.repeated += met[0]
+    found.contradicting += met[1]
+
+
+def _pictures_of(path: Path, options: Options) -> Iterator[bytes]:
+    name, _, records = open_records(path, None, options)
+    for record in records:
+        try:
+            if record.fault is None:
+                yield from map(picture_key, FORMATS[name].read(record, options, notes=Counter()).images)
+        except DataError:
+            continue  # counted when that file is checked itself
+
+
+def _percentiles(values: array) -> Mapping[str, int]:
+    ordered = sorted(values)
+    if not ordered:
+        return {}
+    last = len(ordered) - 1
+    return {f"p{share}" if share < 100 else "max": ordered[round(share / 100 * last)] for share in PERCENTILES}

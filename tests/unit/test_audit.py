@@ -1,0 +1,120 @@
+"""``balanced check-data``: every fault counted and named, figures by hand, a clean copy that is clean."""
+
+import json
+import shutil
+
+import pytest
+from PIL import Image
+
+from balanced_thinking.cli.main import main
+from balanced_thinking.data.records import load_examples
+
+GOOD = "<think> one two three </think><answer> Final Answer:B </answer>"
+
+
+def row(number, response=GOOD, image="a.png", question="Q?"):
+    turns = [{"from": "human", "value": f"<image>\n{question}"}, {"from": "gpt", "value": response}]
+    return {"id": number, "image": image, "conversations": turns}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    Image.new("RGB", (8, 8), (255, 0, 0)).save(tmp_path / "a.png")
+    Image.new("RGB", (8, 8), (0, 0, 255)).save(tmp_path / "b.png")
+    shutil.copy(tmp_path / "a.png", tmp_path / "copy.png")
+    (tmp_path / "broken.png").write_bytes((tmp_path / "a.png").read_bytes()[:40])
+    return tmp_path
+
+
+def write(path, *rows, tail=""):
+    path.write_text("".join(json.dumps(each) + "\n" for each in rows) + tail, encoding="utf-8")
+    return path
+
+
+def check(path, *options):
+    figures = path.with_suffix(".figures")
+    code = main(["check-data", str(path), "--json", str(figures), *map(str, options)])
+    return code, json.loads(figures.read_text())
+
+
+def test_every_kind_of_fault_is_counted_and_named(folder, capsys):
+    rows = [row(1), row(2, "<think>t</think>"), row(3, "<think>t</think>B"), row(4, image="none.png")]
+    rows += [row(5, image="broken.png"), row(6, image="/etc/x.png"), row(7, question="<image> again")]
+    path = write(folder / "a.jsonl", *rows, tail="not json\n[1]\n" + json.dumps(row(8))[:30])
+    code, found = check(path)
+    assert code == 2
+    assert found["faults"] == {
+        "no-answer": 2, "picture missing": 1, "picture unreadable": 1, "picture outside the folder": 1,
+        "marks and pictures differ": 1, "broken record": 3,
+    }  # fmt: skip
+    assert (found["records"], found["good"]) == (10, 1)
+    assert [line.split(":")[0] for line in found["first"]["broken record"]] == [
+        f"{path}, record line {number}" for number in (8, 9, 10)
+    ]
+    printed = capsys.readouterr()
+    assert "10 records, 1 can be used, 9 cannot" in printed.out
+    assert printed.err.strip().splitlines() == [
+        f"balanced: {path}: 9 of 10 records cannot be used; mend them, set on_missing or answer_from, or write a clean "
+        "copy with --fix"
+    ]
+
+
+def test_figures_by_hand(folder, capsys):
+    rows = [row(1), row(1), row(2, GOOD.replace(":B", ":C")), row(3, image="copy.png"), row(4, image="b.png")]
+    test = write(folder / "test.jsonl", row(9))
+    code, found = check(write(folder / "a.jsonl", *rows), "--test", test, "--max_length", 15)
+    assert code == 0
+    assert found["totals"] == {"question": 5 * 2, "think": 5 * 13, "answer": 5}
+    assert found["lengths"]["all"] == {"p5": 16, "p50": 16, "p95": 16, "p99": 16, "max": 16}
+    assert found["answer_share"] == pytest.approx(5 / 70)
+    # By content the copy is the same picture: rows 1 to 4 ask the same; row 3 has another answer.
+    assert (found["repeated"], found["contradicting"], found["too_long"]) == (2, 1, 5)
+    assert (found["pictures"], found["shared"]) == (2, 1)
+    assert "1 pictures are in" in capsys.readouterr().out
+
+
+def test_tokens_of_a_preset_are_counted_without_torch(folder):
+    _, found = check(write(folder / "a.jsonl", row(1)), "--tokenizer", "tiny-qwen2_5_vl")
+    assert found["unit"] == "tokens"
+    assert found["totals"]["answer"] == 1
+
+
+def test_the_clean_copy_is_clean_and_nothing_is_lost(folder, capsys):
+    path = write(folder / "a.jsonl", row(1), row(2, "<think>t"), row(3), tail="{")
+    code, found = check(path, "--fix", folder / "clean.jsonl")
+    assert (code, found["good"]) == (0, 2)
+    assert [e.id for e in load_examples(folder / "clean.jsonl")] == ["1", "3"]
+    left = [json.loads(line) for line in (folder / "clean.left_out.jsonl").read_text().splitlines()]
+    assert [each["record"] for each in left] == ["2 (line 2)", "line 4"]
+    assert left[0]["kind"] == "unclosed-think"
+    assert check(folder / "clean.jsonl")[1]["faults"] == {}
+    with pytest.raises(FileNotFoundError):
+        check(path.with_name("none.jsonl"), "--fix", folder / "c.jsonl")
+    assert main(["check-data", str(path), "--fix", str(folder / "clean.jsonl")]) == 2
+    assert "clean.jsonl is there already" in capsys.readouterr().err
+
+
+def test_encoded_pictures_become_files_of_the_copy(folder):
+    from datasets import Dataset
+
+    encoded = (folder / "b.png").read_bytes()
+    rows = [{"images": [{"bytes": encoded, "path": None}], "problem": "<image>Find x.", "answer": "3"}]
+    Dataset.from_list(rows).to_parquet(folder / "p.parquet")
+    assert check(folder / "p.parquet", "--on_missing", "train", "--fix", folder / "c.jsonl")[0] == 0
+    (example,) = load_examples(folder / "c.jsonl", on_missing="train")
+    assert open(example.images[0], "rb").read() == encoded  # noqa: PTH123, SIM115
+
+
+def test_bad_options_are_one_line(folder, capsys):
+    path = write(folder / "a.jsonl", row(1))
+    for options, message in (
+        (["--columns", "{"], "columns must be JSON"),
+        (["--dataset_format", "x"], "data format 'x' is unknown"),
+        (["--fix", "out.csv"], "--fix must name a .jsonl file"),
+        (["--tokenizer", str(folder)], "no tokenizer.json"),
+        (["--on_mising", "x"], "did you mean --on_missing?"),
+    ):
+        assert main(["check-data", str(path), *options]) == 2
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert len(lines) == 1
+        assert message in lines[0]
