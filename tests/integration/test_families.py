@@ -1,0 +1,208 @@
+"""One matrix over the families: where segments sit, what is trained, exactness, LoRA, frozen towers, GRPO, resume."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from balanced_thinking.cli.main import main
+from balanced_thinking.data.collate import ScaleCollator
+from balanced_thinking.data.example import Example
+from balanced_thinking.data.families import image_token_counter
+from balanced_thinking.data.prompts import build_prompt
+from balanced_thinking.data.records import to_dataset, to_trl_row
+from balanced_thinking.data.rowcheck import read_row
+from balanced_thinking.data.templates import render_prompt
+from balanced_thinking.evaluation.generation import Generator, Prompt, greedy_config
+from families import FAMILIES
+from trainers import drift, flat, losses, train
+
+SIZES = ((16, 16), (32, 16), (16, 40), (24, 24), (40, 32))
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def folder(request, tmp_path_factory):
+    return FAMILIES[request.param](tmp_path_factory.mktemp(request.param) / "model")
+
+
+@pytest.fixture(scope="module")
+def processor(folder):
+    return AutoProcessor.from_pretrained(folder)
+
+
+def picture(number):
+    width, height = SIZES[number % len(SIZES)]
+    return Image.effect_noise((width, height), 80 + number).convert("RGB")
+
+
+@pytest.fixture(scope="module")
+def examples():
+    """No, one and two pictures of several sizes; traces and answers of several lengths."""
+    made = []
+    for number in range(12):
+        pictures = tuple(picture(number + k) for k in range(number % 3 if number % 3 else 1))
+        think = "it seems red green blue " * (1 + number % 4)
+        made.append(
+            Example(f"e{number}", "f", pictures, "Which colour is it?", None, think, "red" * (number % 2 + 1), "text")
+        )
+    return made
+
+
+@pytest.fixture(scope="module")
+def rows(examples):
+    return to_dataset(examples)
+
+
+def test_segments_sit_on_the_text_that_they_name(processor, examples):
+    """After the expansion of pictures, the trained ids decode to trace, answer and end of turn, in their segments."""
+    collate = ScaleCollator(processor)
+    batch = collate([to_trl_row(example) for example in examples])
+    end = processor.tokenizer.eos_token
+    for b, example in enumerate(examples):
+        ids, segments = batch["input_ids"][b], batch["shift_segment_ids"][b]
+        parts = {s: processor.tokenizer.decode(batch["shift_labels"][b][segments == s]) for s in (1, 2)}
+        assert parts[1] == f"<think>{example.think}</think>"
+        assert parts[2] == f"<answer>{example.answer}</answer>{end}"
+        # Shifted once: what a position predicts is the next id.
+        where = segments.nonzero().squeeze(1)
+        assert torch.equal(batch["shift_labels"][b][where], ids[where + 1])
+
+
+def test_training_and_inference_see_the_same_prompt(processor, examples):
+    collate = ScaleCollator(processor)
+    for example in examples[:6]:
+        batch = collate([to_trl_row(example)])
+        first = int(batch["shift_segment_ids"][0].nonzero()[0]) + 1
+        text = render_prompt(processor, build_prompt(example))
+        prompt = processor(
+            text=[text], images=[list(example.images)], add_special_tokens=not text.startswith(("<s>", "<bos>"))
+        )
+        assert batch["input_ids"][0][:first].tolist() == list(prompt["input_ids"][0])
+
+
+def test_lengths_are_known_without_the_pictures(processor, examples):
+    collate, tokens = ScaleCollator(processor), image_token_counter(processor)
+    for example in examples:
+        row = to_trl_row(example)
+        length = int(collate([row])["attention_mask"].sum())
+        assert collate.count_tokens(read_row(row), tokens([image.size for image in example.images])) == length
+
+
+@pytest.mark.parametrize("loss", ["scale", "token_mean"])
+def test_accumulation_is_exact(folder, rows, tmp_path, loss):
+    whole = train(folder, rows, tmp_path / "a", loss=loss, max_steps=2, per_device_train_batch_size=6)
+    parts = train(
+        folder,
+        rows,
+        tmp_path / "b",
+        loss=loss,
+        max_steps=2,
+        per_device_train_batch_size=2,
+        gradient_accumulation_steps=3,
+    )
+    start = AutoModelForImageTextToText.from_pretrained(folder)
+    assert drift(whole.model, parts.model, start) < 1e-4
+    assert losses(whole) == pytest.approx(losses(parts), abs=1e-5)
+
+
+def test_pictures_matter_and_a_frozen_tower_rests(folder, rows, tmp_path):
+    trained = train(folder, rows, tmp_path, max_steps=2, per_device_train_batch_size=4, freeze_vision_tower=True)
+    start = AutoModelForImageTextToText.from_pretrained(folder)
+    tower, before = trained.model.get_encoder(modality="image"), start.get_encoder(modality="image")
+    assert torch.equal(flat(tower), flat(before).to(flat(tower).dtype))
+    assert not torch.equal(flat(trained.model), flat(start))
+    free = train(folder, rows, tmp_path / "free", max_steps=2, per_device_train_batch_size=4)
+    assert not torch.equal(flat(free.model.get_encoder(modality="image")), flat(before))
+
+
+def test_lora_trains_its_adapter_alone(folder, rows, tmp_path):
+    from peft import LoraConfig
+
+    from balanced_thinking.training.sft import ScaleSFTTrainer
+    from trainers import config, load
+
+    model, processor = load(folder)
+    adapter = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    trainer = ScaleSFTTrainer(
+        model, config(tmp_path, max_steps=2), train_dataset=rows, processing_class=processor, peft_config=adapter
+    )
+    before = {name: value.clone() for name, value in trainer.model.named_parameters()}
+    trainer.train()
+    changed = {name for name, value in trainer.model.named_parameters() if not torch.equal(value, before[name])}
+    assert changed
+    assert all("lora_" in name for name in changed)
+
+
+def test_batches_give_the_tokens_of_generate(folder, processor, examples):
+    model = AutoModelForImageTextToText.from_pretrained(folder).eval()
+    prompts = [Prompt(e.id, build_prompt(e), e.images) for e in examples]
+    generator = Generator(model, processor, max_new_tokens=12, batch_size=5, bf16=False)
+    found = {i: response.token_ids for batch in generator.batches(prompts) for i, response in batch}
+    end = processor.tokenizer.eos_token_id
+    for i, (prompt, example) in enumerate(zip(prompts, examples, strict=True)):
+        text = render_prompt(processor, prompt.messages)
+        inputs = processor(
+            text=[text], images=[list(example.images)], return_tensors="pt",
+            add_special_tokens=not text.startswith(("<s>", "<bos>")),
+        )  # fmt: skip
+        config = greedy_config(12, [end], processor.tokenizer.pad_token_id)
+        ids = model.generate(**inputs, generation_config=config)[0, inputs["input_ids"].shape[1] :].tolist()
+        assert found[i] == (ids[: ids.index(end)] if end in ids else ids)
+
+
+def write(path, examples):
+    path.mkdir()
+    with (path / "data.jsonl").open("w") as file:
+        for example in examples:
+            row = to_trl_row(example)
+            row["images"] = []
+            for number, image in enumerate(example.images):
+                image.save(path / f"{example.id}-{number}.png")
+                row["images"].append(f"{example.id}-{number}.png")
+            file.write(json.dumps(row) + "\n")
+    return path / "data.jsonl"
+
+
+def test_a_run_of_the_command_is_resumed_and_loads_without_our_code(folder, examples, tmp_path):
+    """Two steps, then two more from the checkpoint, equal four in one go; the folder is a plain model folder."""
+    data, common = write(tmp_path / "data", examples), ["--max_steps", "4", "--save_steps", "2", "--bf16", "false"]
+    common += ["--per_device_train_batch_size", "4", "--learning_rate", "1e-3", "--report_to", "none"]
+    common += ["--model_name_or_path", str(folder), "--dataset", str(data), "--logging_steps", "1"]
+    assert main(["sft", *common, "--output_dir", str(tmp_path / "run")]) == 0
+    whole = AutoModelForImageTextToText.from_pretrained(tmp_path / "run")
+    assert type(AutoProcessor.from_pretrained(tmp_path / "run")) is type(AutoProcessor.from_pretrained(folder))
+    shutil.rmtree(tmp_path / "run" / "checkpoint-4")
+    (tmp_path / "run" / "model.safetensors").unlink()
+    done = json.loads((tmp_path / "run" / "run.json").read_text())
+    (tmp_path / "run" / "run.json").write_text(json.dumps({**done, "finished": False}))
+    assert main(["sft", *common, "--output_dir", str(tmp_path / "run")]) == 0
+    again = AutoModelForImageTextToText.from_pretrained(tmp_path / "run")
+    assert torch.equal(flat(whole), flat(again))
+    assert not torch.equal(flat(whole), flat(AutoModelForImageTextToText.from_pretrained(folder)))
+
+
+def test_a_grpo_step_changes_the_weights(folder, examples, tmp_path, monkeypatch):
+    (tmp_path / "letter_share.py").write_text(
+        "def letters(completions, **columns):\n"
+        "    return [c[-1]['content'].count('e') / max(len(c[-1]['content']), 1) for c in completions]\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    one = [example for example in examples if len(example.images) == 1]
+    arguments = ["--model_name_or_path", str(folder), "--dataset", str(write(tmp_path / "data", one))]
+    arguments += ["--reward_funcs", "letter_share.letters", "--max_steps", "1", "--per_device_train_batch_size", "8"]
+    arguments += [
+        "--num_generations",
+        "4",
+        "--max_completion_length",
+        "8",
+        "--learning_rate",
+        "1e-2",
+        "--bf16",
+        "false",
+    ]
+    assert main(["grpo", *arguments, "--output_dir", str(tmp_path / "run"), "--report_to", "none"]) == 0
+    after, before = (AutoModelForImageTextToText.from_pretrained(place) for place in (tmp_path / "run", folder))
+    assert not torch.equal(flat(after), flat(before))
