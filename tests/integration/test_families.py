@@ -16,8 +16,9 @@ from balanced_thinking.data.prompts import build_prompt
 from balanced_thinking.data.records import to_dataset, to_trl_row
 from balanced_thinking.data.rowcheck import read_row
 from balanced_thinking.data.templates import render_prompt
+from balanced_thinking.demo.presets.twins import FAMILIES, family_of
+from balanced_thinking.errors import ConfigError
 from balanced_thinking.evaluation.generation import Generator, Prompt, greedy_config
-from families import FAMILIES
 from trainers import drift, flat, losses, train
 
 SIZES = ((16, 16), (32, 16), (16, 40), (24, 24), (40, 32))
@@ -186,8 +187,7 @@ def test_a_run_of_the_command_is_resumed_and_loads_without_our_code(folder, exam
 
 def test_a_grpo_step_changes_the_weights(folder, examples, tmp_path, monkeypatch):
     (tmp_path / "letter_share.py").write_text(
-        "def letters(completions, **columns):\n"
-        "    return [c[-1]['content'].count('e') / max(len(c[-1]['content']), 1) for c in completions]\n"
+        "def letters(completions, **columns):\n    return [len(set(c[-1]['content'])) / 10 for c in completions]\n"
     )
     monkeypatch.chdir(tmp_path)
     one = [example for example in examples if len(example.images) == 1]
@@ -206,3 +206,32 @@ def test_a_grpo_step_changes_the_weights(folder, examples, tmp_path, monkeypatch
     assert main(["grpo", *arguments, "--output_dir", str(tmp_path / "run"), "--report_to", "none"]) == 0
     after, before = (AutoModelForImageTextToText.from_pretrained(place) for place in (tmp_path / "run", folder))
     assert not torch.equal(flat(after), flat(before))
+
+
+def test_families_are_known_by_folder_and_by_name(folder, tmp_path):
+    assert FAMILIES[family_of(str(folder))] is not None
+    names = {
+        "Qwen/Qwen2.5-VL-3B-Instruct": "qwen2_5_vl", "Qwen/Qwen3-VL-4B-Instruct": "qwen3_vl",
+        "llava-hf/llava-v1.6-mistral-7b-hf": "llava_next", "google/gemma-3-4b-it": "gemma3",
+        "HuggingFaceTB/SmolVLM-Instruct": "idefics3",
+    }  # fmt: skip
+    assert {name: family_of(name) for name in names} == names
+    with pytest.raises(ConfigError, match="is of no family that has a twin; there are qwen2_5_vl"):
+        family_of("gpt2")
+
+
+def test_pictures_are_shrunk_where_that_saves_tokens(folder, examples, tmp_path, capsys):
+    """Qwen's families: fewer tokens, and the saved processor does the same; others say that it does not apply."""
+    data = write(tmp_path / "data", examples)
+    arguments = ["--model_name_or_path", str(folder), "--dataset", str(data), "--max_steps", "1", "--max_pixels", "256"]
+    arguments += ["--per_device_train_batch_size", "2", "--report_to", "none", "--output_dir", str(tmp_path / "run")]
+    if "qwen" not in str(folder):
+        assert main(["sft", *arguments]) == 2
+        assert "max_pixels does not apply to" in capsys.readouterr().err
+        return
+    assert main(["sft", *arguments]) == 0
+    large = Image.new("RGB", (40, 32))
+    tokens = [image_token_counter(AutoProcessor.from_pretrained(p))([large.size]) for p in (folder, tmp_path / "run")]
+    assert tokens[1] <= 256 / 64 < tokens[0]
+    assert main(["sft", *arguments[:-1], str(tmp_path / "small"), "--max_pixels", "63"]) == 2
+    assert "max_pixels must be at least 64, one token of this model" in capsys.readouterr().err

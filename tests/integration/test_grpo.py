@@ -77,7 +77,7 @@ def made_trainer(grpo, monkeypatch):
 
     made = []
     original = module.make_grpo_trainer
-    monkeypatch.setattr(module, "make_grpo_trainer", lambda *a: made.append(original(*a)) or made[-1])
+    monkeypatch.setattr(module, "make_grpo_trainer", lambda *a, **k: made.append(original(*a, **k)) or made[-1])
 
     def make(*arguments):
         assert grpo(*arguments) == 0

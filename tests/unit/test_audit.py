@@ -94,6 +94,23 @@ def test_the_clean_copy_is_clean_and_nothing_is_lost(folder, capsys):
     assert "clean.jsonl is there already" in capsys.readouterr().err
 
 
+def test_a_part_is_held_out_by_picture(folder, capsys):
+    rows = []
+    for number in range(40):
+        Image.new("RGB", (4, 4), (number, 0, 0)).save(folder / f"{number}.png")
+        rows += [row(f"{number}-{k}", image=f"{number}.png", question=f"Q{k}?") for k in range(3)]
+    path = write(folder / "a.jsonl", *rows)
+    assert check(path, "--fix", folder / "c.jsonl", "--hold_out", "0.25")[0] == 0
+    parts = [list(load_examples(folder / name)) for name in ("c.jsonl", "c.test.jsonl")]
+    assert len(parts[0]) + len(parts[1]) == 120
+    pictures = [{example.images for example in part} for part in parts]
+    assert not pictures[0] & pictures[1]
+    assert 4 <= len(pictures[1]) <= 16
+    assert check(folder / "c.jsonl", "--test", folder / "c.test.jsonl")[1]["shared"] == 0
+    assert main(["check-data", str(path), "--hold_out", "0.5"]) == 2
+    assert "--hold_out must lie between 0 and 1, and needs --fix" in capsys.readouterr().err
+
+
 def test_encoded_pictures_become_files_of_the_copy(folder):
     from datasets import Dataset
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ def run(argv: Sequence[str]) -> int:
     root = Path(options.image_root) if options.image_root else None
     columns = _columns(options.columns)
     reading = Options(root, options.answer_from, options.on_missing, columns, options.allow_outside)
-    with _clean_copy(options.fix) as (keep, left_out), _bar(options.dataset) as advance:
+    with _clean_copy(options.fix, options.hold_out) as (keep, left_out), _bar(options.dataset) as advance:
         found = audit(
             Path(options.dataset),
             format=options.dataset_format,
@@ -62,6 +62,9 @@ def _parse(argv: Sequence[str]) -> Any:
     parser.add_argument("--max_length", type=int, help="say how many records this length of text would cut")
     parser.add_argument("--test", help="another data file whose pictures must not be among these")
     parser.add_argument("--fix", help="write the good records to this .jsonl, and a list of the others beside it")
+    parser.add_argument(
+        "--hold_out", type=float, help="with --fix: this share of the pictures goes to a test file beside the copy"
+    )
     parser.add_argument("--json", help="also write all figures to this file")
     return parser.parse_all(argv)
 
@@ -91,35 +94,41 @@ def _counter(tokenizer: str | None) -> Callable[[str], int] | None:
 
 
 @contextmanager
-def _clean_copy(place: str | None) -> Iterator[tuple[Callable[["Example"], None] | None, Any]]:
+def _clean_copy(place: str | None, hold_out: float | None) -> Iterator[tuple[Callable[["Example"], None] | None, Any]]:
     """Writers of good examples and of faults; the copy gets its name only when it is whole."""
+    from balanced_thinking.data.records import picture_share, to_trl_row
+    from balanced_thinking.errors import ConfigError
+
+    if hold_out is not None and (place is None or not 0 < hold_out < 1):
+        raise ConfigError("--hold_out must lie between 0 and 1, and needs --fix")
     if place is None:
         yield None, None
         return
-    from balanced_thinking.data.records import to_trl_row
-    from balanced_thinking.errors import ConfigError
 
     target = Path(place)
-    others = target.with_name(f"{target.stem}.left_out.jsonl")
     if target.suffix != ".jsonl":
         raise ConfigError(f"--fix must name a .jsonl file, not {place}")
-    if target.exists() or others.exists():
-        raise ConfigError(f"{target if target.exists() else others} is there already; choose another name for --fix")
+    names = ["", ".left_out", *([".test"] if hold_out else [])]
+    files = [target.with_name(f"{target.stem}{name}.jsonl") for name in names]
+    there = next((file for file in files if file.exists()), None)
+    if there is not None:
+        raise ConfigError(f"{there} is there already; choose another name for --fix")
     target.parent.mkdir(parents=True, exist_ok=True)
-    parts = [file.with_name(f"{file.name}.part") for file in (target, others)]
     pictures = target.with_name(f"{target.stem}.pictures")
-    with parts[0].open("w", encoding="utf-8") as good, parts[1].open("w", encoding="utf-8") as bad:
+    with ExitStack() as stack:
+        parts = [file.with_name(f"{file.name}.part") for file in files]
+        opened = [stack.enter_context(part.open("w", encoding="utf-8")) for part in parts]
+
+        def write(number: int, row: dict[str, Any]) -> None:
+            opened[number].write(json.dumps(row, ensure_ascii=False) + "\n")
 
         def keep(example: "Example") -> None:
             row = to_trl_row(example)
             row["images"] = [_as_file(image, pictures) for image in row["images"]]
-            good.write(json.dumps(row, ensure_ascii=False) + "\n")
+            write(2 if hold_out and picture_share(example) < hold_out else 0, row)
 
-        def left_out(record: str, kind: str, line: str) -> None:
-            bad.write(json.dumps({"record": record, "kind": kind, "fault": line}, ensure_ascii=False) + "\n")
-
-        yield keep, left_out
-    for part, file in zip(parts, (target, others), strict=True):
+        yield keep, lambda record, kind, line: write(1, {"record": record, "kind": kind, "fault": line})
+    for part, file in zip(parts, files, strict=True):
         part.replace(file)
 
 
@@ -176,7 +185,9 @@ def _show(found: dict[str, Any], options: Any) -> None:
     if found["good"]:
         _show_good(found, options)
     if options.fix:
-        print(f"\nclean copy: {options.fix}; left out: {Path(options.fix).with_suffix('')}.left_out.jsonl")
+        stem = Path(options.fix).with_suffix("")
+        held_out = f"; held out by picture: {stem}.test.jsonl" if options.hold_out else ""
+        print(f"\nclean copy: {options.fix}{held_out}; left out: {stem}.left_out.jsonl")
 
 
 def _show_good(found: dict[str, Any], options: Any) -> None:

@@ -34,6 +34,12 @@ def unknown_option(option: str, options: Iterable[str], help_command: str) -> st
     return f"unknown option {option}; " + (f"did you mean {near[0]}?" if near else f"see {help_command}")
 
 
+def split_dry_run(arguments: Sequence[str]) -> tuple[bool, list[str]]:
+    """Whether ``--dry-run`` is among the arguments, and the others."""
+    flags = ("--dry-run", "--dry_run")
+    return any(flag in arguments for flag in flags), [each for each in arguments if each not in flags]
+
+
 def parse_recipe(
     types: Sequence[type],
     recipe: Sequence[str] | Mapping[str, Any],

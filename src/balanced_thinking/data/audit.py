@@ -19,7 +19,7 @@ from balanced_thinking.data.example import Example
 from balanced_thinking.data.formats import FORMATS
 from balanced_thinking.data.formats.options import Notes, Options
 from balanced_thinking.data.prompts import build_completion, render_question
-from balanced_thinking.data.records import open_records
+from balanced_thinking.data.records import open_records, read_example
 from balanced_thinking.errors import DataError, SegmentError
 
 FIRST = 3  # records named per kind of fault
@@ -125,7 +125,7 @@ def audit(
         try:
             if record.fault is not None:
                 raise record.fault
-            example = FORMATS[name].read(record, options, notes=found.notes)
+            example = read_example(FORMATS[name], record, options, notes=found.notes)
             build_completion(example)
         except DataError as error:
             kind = "broken record" if record.fault is not None else fault_kind(error)

@@ -31,6 +31,27 @@ def image_token_counter(processor: Any) -> Callable[[Sequence[tuple[int, int]]],
     return lambda sizes: sum(one(*size) for size in sizes)
 
 
+def limit_pixels(processor: Any, max_pixels: int) -> None:
+    """Shrink pictures to at most so many pixels, for families that give larger pictures more tokens (Qwen's).
+
+    It stands in the processor, which is saved beside the model, so that evaluation shrinks them alike.
+
+    Raises:
+        ConfigError: the family resizes every picture by rules of its own, or less than one token would be left.
+    """
+    pictures: Any = getattr(processor, "image_processor", None)
+    if not hasattr(pictures, "merge_size"):
+        family = type(processor).__name__
+        raise ConfigError(
+            f"max_pixels does not apply to {family}, which resizes pictures by its own rules; leave it out"
+        )
+    least = (pictures.patch_size * pictures.merge_size) ** 2
+    if max_pixels < least:
+        raise ConfigError(f"max_pixels must be at least {least}, one token of this model, not {max_pixels}")
+    shortest = min(pictures.size.shortest_edge, max_pixels)
+    pictures.size = type(pictures.size)(shortest_edge=shortest, longest_edge=max_pixels)
+
+
 def _closed_form(processor: Any, width: int, height: int) -> int:
     return int(processor._get_num_multimodal_tokens(image_sizes=[(height, width)])["num_image_tokens"][0])
 

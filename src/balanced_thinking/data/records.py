@@ -3,6 +3,7 @@
 What it leaves out: how each format looks (``formats``), how a question is worded (``prompts``).
 """
 
+import hashlib
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,6 +17,7 @@ from balanced_thinking.data.example import AnswerKind, Example
 from balanced_thinking.data.formats import FORMATS, Format, choose_format
 from balanced_thinking.data.formats.folders import read_records
 from balanced_thinking.data.formats.options import Notes, Options
+from balanced_thinking.data.formats.retell import renamed
 from balanced_thinking.data.formats.source import Record
 from balanced_thinking.data.prompts import build_completion, build_prompt
 from balanced_thinking.errors import ConfigError, DataError, SegmentError
@@ -101,6 +103,18 @@ def open_records(path: Path, format: str | None, options: Options) -> tuple[str,
     return name, reason, (_renamed(record, options.columns) for record in chain(broken, [first], records))
 
 
+def read_example(reader: Format, record: Record, options: Options, *, notes: Notes) -> Example:
+    """What ``reader`` makes of a record; a fault calls its field as the file does.
+
+    Raises:
+        DataError: any fault.
+    """
+    try:
+        return reader.read(record, options, notes=notes)
+    except DataError as error:
+        raise renamed(error, options.columns) from error
+
+
 def _up_to_whole(records: Iterator[Record]) -> list[Record]:
     """The records up to the first that can be read, with it."""
     taken = []
@@ -128,7 +142,7 @@ def _examples(records: Iterable[Record], reader: Format, options: Options, path:
             if record.fault is not None:
                 raise record.fault
             try:
-                example = reader.read(record, options, notes=notes)
+                example = read_example(reader, record, options, notes=notes)
             except SegmentError as error:
                 if options.on_missing != "skip":
                     raise
@@ -168,6 +182,22 @@ def _report(path: Path, skipped: Counter[str], notes: Notes) -> None:
     for note, count in notes.items():
         if count:
             logger.warning("%s: in %d records %s", path, count, note)
+
+
+def picture_share(example: Example) -> float:
+    """A number in [0, 1) that depends on the first picture alone (without pictures, on the question).
+
+    Examples below a fraction are held out together with all other questions about their picture, whatever else the data
+    set holds and in whatever order.
+    """
+    if not example.images:
+        key = example.question.encode()
+    elif isinstance(example.images[0], bytes):
+        key = example.images[0]
+    else:
+        first = example.images[0]
+        key = first.tobytes() if hasattr(first, "tobytes") else str(first).encode()
+    return int(hashlib.sha256(key).hexdigest()[:8], 16) / 16**8
 
 
 def to_trl_row(example: Example) -> dict[str, Any]:

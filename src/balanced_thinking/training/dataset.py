@@ -4,13 +4,12 @@ What it leaves out: formats (``data.records``), the checks before the first step
 """
 
 import dataclasses
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from balanced_thinking.data.records import Example, load_examples, to_dataset
+from balanced_thinking.data.records import Example, load_examples, picture_share, to_dataset
 from balanced_thinking.errors import ConfigError, DataError
 from balanced_thinking.training.sft_config import decoded
 
@@ -33,6 +32,7 @@ class DataArguments:
         eval_fraction: Hold out this share of the pictures, with all their questions, for the evaluation loss.
         without_think: Train on ``<answer>..</answer>`` alone (the arm ``answer-only``).
         system_prompt: Put before every prompt; the same in training and evaluation.
+        max_pixels: Larger pictures are shrunk to so many pixels (Qwen's families); kept in the model's processor.
     """
 
     dataset: list[str] = field(
@@ -54,6 +54,7 @@ class DataArguments:
     eval_fraction: float = field(default=0.0, metadata={"help": "Share of the pictures held out for evaluation."})
     without_think: bool = field(default=False, metadata={"help": "Train on the answer alone."})
     system_prompt: str | None = field(default=None, metadata={"help": "System prompt of training and evaluation."})
+    max_pixels: int | None = field(default=None, metadata={"help": "Shrink larger pictures to so many pixels."})
 
     def __post_init__(self) -> None:
         self.dataset = [self.dataset] if isinstance(self.dataset, str) else list(self.dataset)
@@ -118,8 +119,7 @@ def split_by_picture(examples: Sequence[Example], fraction: float) -> tuple[list
     """
     parts: tuple[list[Example], list[Example]] = ([], [])
     for example in examples:
-        share = int(hashlib.sha256(_picture_key(example)).hexdigest()[:8], 16) / 16**8
-        parts[share < fraction].append(example)
+        parts[picture_share(example) < fraction].append(example)
     if not parts[0] or not parts[1]:
         raise DataError(
             f"eval_fraction {fraction} leaves {len(parts[0])} examples to train and {len(parts[1])} to evaluate on",
@@ -148,12 +148,3 @@ def _limited(examples: Iterable[Example], limit: int | None) -> Iterator[Example
 def _spread(examples: Iterable[Example], fraction: float) -> Iterator[Example]:
     """Every example at which ``fraction`` times its number passes a whole number: that share, evenly spread."""
     return (example for n, example in enumerate(examples) if int((n + 1) * fraction) > int(n * fraction))
-
-
-def _picture_key(example: Example) -> bytes:
-    if not example.images:
-        return example.question.encode()
-    first = example.images[0]
-    if isinstance(first, bytes):
-        return first
-    return first.tobytes() if hasattr(first, "tobytes") else str(first).encode()

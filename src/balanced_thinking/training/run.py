@@ -15,6 +15,7 @@ from typing import Any
 from transformers import PrinterCallback
 from trl import ModelConfig, get_peft_config, get_quantization_config
 
+from balanced_thinking.data.families import limit_pixels
 from balanced_thinking.errors import CheckpointError, ConfigError, DataError
 from balanced_thinking.models.checkpoints import last_checkpoint
 from balanced_thinking.models.modeling import load_processor
@@ -49,7 +50,11 @@ def run_sft(data: DataArguments, config: ScaleSFTConfig, model: ModelConfig) -> 
     if data.without_think and config.loss == "scale":
         raise ConfigError('without_think leaves one segment to weigh; use loss="token_mean"')
     return _run(
-        data, config, model, {"method": "sft"}, lambda train, held_out: make_trainer(train, held_out, config, model)
+        data,
+        config,
+        model,
+        {"method": "sft"},
+        lambda train, held_out: make_trainer(train, held_out, config, model, max_pixels=data.max_pixels),
     )
 
 
@@ -70,7 +75,11 @@ def run_grpo(data: DataArguments, grpo: GRPOArguments, config: StrictGRPOConfig,
         print(f"warning: {warning}", file=sys.stderr)
     extra = {"method": "grpo", **dataclasses.asdict(grpo)}
     return _run(
-        data, config, model, extra, lambda train, held_out: make_grpo_trainer(train, held_out, grpo, config, model)
+        data,
+        config,
+        model,
+        extra,
+        lambda train, held_out: make_grpo_trainer(train, held_out, grpo, config, model, max_pixels=data.max_pixels),
     )
 
 
@@ -103,16 +112,20 @@ def _run(data: DataArguments, config: Any, model: ModelConfig, extra: dict[str, 
     return folder
 
 
-def make_trainer(train: Any, evaluation: Any, config: ScaleSFTConfig, model: ModelConfig) -> ScaleSFTTrainer:
+def make_trainer(
+    train: Any, evaluation: Any, config: ScaleSFTConfig, model: ModelConfig, *, max_pixels: int | None = None
+) -> ScaleSFTTrainer:
     """The trainer of a run folder, with our files and bar instead of transformers' printed dictionaries."""
     folder = Path(config.output_dir)
     _prepare(config, model)
     assert model.model_name_or_path is not None
+    options = {"revision": model.model_revision, "trust_remote_code": config.trust_remote_code}
     trainer = ScaleSFTTrainer(
         model.model_name_or_path,
         config,
         train_dataset=train,
         eval_dataset=evaluation,
+        processing_class=_processor(model.model_name_or_path, max_pixels, **options),
         peft_config=get_peft_config(model),
         quantization_config=get_quantization_config(model),
         callbacks=[MetricsFile(folder), Clock(folder), Console(folder.name)],
@@ -122,7 +135,13 @@ def make_trainer(train: Any, evaluation: Any, config: ScaleSFTConfig, model: Mod
 
 
 def make_grpo_trainer(
-    train: Any, evaluation: Any, grpo: GRPOArguments, config: StrictGRPOConfig, model: ModelConfig
+    train: Any,
+    evaluation: Any,
+    grpo: GRPOArguments,
+    config: StrictGRPOConfig,
+    model: ModelConfig,
+    *,
+    max_pixels: int | None = None,
 ) -> StrictGRPOTrainer:
     """As ``make_trainer`` for GRPO; the rewards are tried before the model loads."""
     folder = Path(config.output_dir)
@@ -132,7 +151,7 @@ def make_grpo_trainer(
     # GRPOTrainer pads prompts on the left and relies on the processor for it.
     sides = {"padding_side": "left", "truncation_side": "left"}
     options = {"revision": model.model_revision, "trust_remote_code": config.trust_remote_code, **sides}
-    processor = load_processor(processor_source(name), **options)
+    processor = _processor(processor_source(name), max_pixels, **options)
     rewards = load_rewards(
         grpo.reward_funcs,
         prefix=prefilled_tag(processor, train[0]["prompt"], **(config.chat_template_kwargs or {})),
@@ -156,6 +175,13 @@ def make_grpo_trainer(
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def _processor(name: str, max_pixels: int | None, **options: Any) -> Any:
+    processor = load_processor(name, **options)
+    if max_pixels is not None:
+        limit_pixels(processor, max_pixels)
+    return processor
 
 
 def processor_source(name: str) -> str:

@@ -1,14 +1,17 @@
-"""Tiny models of the other families: transformers' own classes with the real processor and a template like theirs.
+"""Twins of large models: the same transformers classes and processors, random weights, 0.2 M parameters, in a second.
 
-Each is built in about a second from random weights. What differs between families stands here: special tokens, chat
-templates, how a picture becomes tokens.
+A dry run trains one on a CPU to find out whether a recipe, its data and its chat template work before a GPU is paid
+for; the tests go through all families with them. What differs between families stands here: special tokens, chat
+templates, how a picture becomes tokens. What it leaves out: knowledge (``pretrain`` makes bases that have some).
 """
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tiny import TAGS, _corpus, tiny_qwen2_5_vl
+from balanced_thinking.demo.presets.tokenizer import CHAT_TEMPLATE, SPECIAL, TAGS
+from balanced_thinking.errors import ConfigError
 
 WIDTH = 64
 TEXT = {
@@ -17,7 +20,7 @@ TEXT = {
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
-    "max_position_embeddings": 2048,
+    "max_position_embeddings": 8192,
 }
 
 
@@ -53,18 +56,15 @@ IDEFICS = (
 
 
 def tokenizer(special: list[str], *, eos: str, pad: str, bos: str | None = None, **named: str) -> Any:
-    """A fast byte-level tokenizer; the tags are single tokens that text decoding keeps."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    """A token a byte, and the special ones; the tags are single tokens that text decoding keeps."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    trained = Tokenizer(models.BPE())
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trained = Tokenizer(models.BPE({piece: number for number, piece in enumerate(alphabet)}, []))
     trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trained.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=460, initial_alphabet=alphabet, show_progress=False, special_tokens=special
-    )
-    trained.train_from_iterator(_corpus(), trainer)
+    trained.add_special_tokens(special)
     if bos is not None:
         ids = [(bos, trained.token_to_id(bos))]
         trained.post_processor = processors.TemplateProcessing(single=f"{bos} $A", special_tokens=ids)
@@ -142,7 +142,7 @@ def gemma3(folder: str | Path, seed: int = 0) -> Path:
     vision = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2,
               "image_size": 16, "patch_size": 4}  # fmt: skip
     config = Gemma3Config(
-        text_config=_text(tokens, head_dim=16, sliding_window=16),
+        text_config=_text(tokens, head_dim=16, sliding_window=16, layer_types=["sliding_attention", "full_attention"]),
         vision_config=vision,
         mm_tokens_per_image=4,
         boi_token_index=tokens.convert_tokens_to_ids("<start_of_image>"),
@@ -152,39 +152,57 @@ def gemma3(folder: str | Path, seed: int = 0) -> Path:
     return _save(folder, Gemma3ForConditionalGeneration(config), processor, seed)
 
 
-def qwen3_vl(folder: str | Path, seed: int = 0) -> Path:
-    """Qwen3-VL: features of several vision layers added to text layers (deepstack)."""
+def qwen2_5_vl(folder: str | Path, seed: int = 0) -> Path:
+    """Qwen2.5-VL: patches merged two by two, positions in three axes, window attention in the tower."""
     from transformers import (
-        Qwen2VLImageProcessor,
-        Qwen3VLConfig,
-        Qwen3VLForConditionalGeneration,
-        Qwen3VLProcessor,
-        Qwen3VLVideoProcessor,
+        Qwen2_5_VLConfig,
+        Qwen2_5_VLForConditionalGeneration,
+        Qwen2_5_VLProcessor,
+        Qwen2VLVideoProcessor,
     )
 
-    from tiny import CHAT_TEMPLATE, tiny_tokenizer
+    tokens, pictures, geometry = _qwen()
+    processor = Qwen2_5_VLProcessor(pictures, tokens, Qwen2VLVideoProcessor(**geometry), chat_template=CHAT_TEMPLATE)
+    vision = {**_QWEN_VISION, "window_size": 16, "fullatt_block_indexes": [1]}
+    config = Qwen2_5_VLConfig(
+        text_config=_text(tokens, rope_parameters=_ROPE | {"mrope_section": [2, 3, 3]}),
+        vision_config=vision,
+        **_qwen_ids(tokens),
+    )
+    return _save(folder, Qwen2_5_VLForConditionalGeneration(config), processor, seed)
 
-    tokens = tiny_tokenizer()
-    geometry = {"patch_size": 4, "merge_size": 2, "temporal_patch_size": 2}
-    pixels = {"shortest_edge": 8 * 8, "longest_edge": 32 * 32}
-    processor = Qwen3VLProcessor(
-        Qwen2VLImageProcessor(size=pixels, **geometry), tokens, Qwen3VLVideoProcessor(size=pixels, **geometry),
-        chat_template=CHAT_TEMPLATE,
-    )  # fmt: skip
-    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2], "mrope_interleaved": True}
-    ids = {name: tokens.convert_tokens_to_ids(f"<|{name}|>") for name in
-           ("image_pad", "video_pad", "vision_start", "vision_end")}  # fmt: skip
+
+def qwen3_vl(folder: str | Path, seed: int = 0) -> Path:
+    """Qwen3-VL: features of several vision layers added to text layers (deepstack)."""
+    from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration, Qwen3VLProcessor, Qwen3VLVideoProcessor
+
+    tokens, pictures, geometry = _qwen()
+    processor = Qwen3VLProcessor(pictures, tokens, Qwen3VLVideoProcessor(**geometry), chat_template=CHAT_TEMPLATE)
     config = Qwen3VLConfig(
-        text_config=_text(tokens, head_dim=16, rope_parameters=rope),
-        vision_config={"depth": 2, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "patch_size": 4,
-                       "spatial_merge_size": 2, "temporal_patch_size": 2, "out_hidden_size": WIDTH,
-                       "num_position_embeddings": 64, "deepstack_visual_indexes": [0]},
-        image_token_id=ids["image_pad"],
-        video_token_id=ids["video_pad"],
-        vision_start_token_id=ids["vision_start"],
-        vision_end_token_id=ids["vision_end"],
-    )  # fmt: skip
+        text_config=_text(tokens, head_dim=16, rope_parameters=_ROPE | {"mrope_section": [4, 2, 2]}),
+        vision_config={**_QWEN_VISION, "num_position_embeddings": 64, "deepstack_visual_indexes": [0]},
+        **_qwen_ids(tokens),
+    )
     return _save(folder, Qwen3VLForConditionalGeneration(config), processor, seed)
+
+
+_ROPE = {"rope_type": "default", "rope_theta": 10000.0}
+_QWEN_VISION = {"depth": 2, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "patch_size": 4,
+                "spatial_merge_size": 2, "temporal_patch_size": 2, "out_hidden_size": WIDTH}  # fmt: skip
+
+
+def _qwen() -> tuple[Any, Any, dict[str, Any]]:
+    from transformers import Qwen2VLImageProcessor
+
+    size = {"shortest_edge": 8 * 8, "longest_edge": 32 * 32}
+    geometry = {"size": size, "patch_size": 4, "merge_size": 2, "temporal_patch_size": 2}
+    tokens = tokenizer(list(SPECIAL), eos="<|im_end|>", pad="<|endoftext|>")
+    return tokens, Qwen2VLImageProcessor(**geometry), geometry
+
+
+def _qwen_ids(tokens: Any) -> dict[str, int]:
+    names = {"image": "image_pad", "video": "video_pad", "vision_start": "vision_start", "vision_end": "vision_end"}
+    return {f"{name}_token_id": tokens.convert_tokens_to_ids(f"<|{token}|>") for name, token in names.items()}
 
 
 def idefics3(folder: str | Path, seed: int = 0) -> Path:
@@ -207,9 +225,35 @@ def idefics3(folder: str | Path, seed: int = 0) -> Path:
 
 
 FAMILIES: dict[str, Callable[..., Path]] = {
-    "qwen2_5_vl": tiny_qwen2_5_vl,
+    "qwen2_5_vl": qwen2_5_vl,
     "qwen3_vl": qwen3_vl,
     "llava_next": llava_next,
     "gemma3": gemma3,
     "idefics3": idefics3,
 }
+_NAMES = {
+    "qwen2_5_vl": r"qwen2[._-]?5[._-]?vl",
+    "qwen3_vl": r"qwen3[._-]?vl",
+    "llava_next": r"llava[._-]?(v1[._]6|next)",
+    "gemma3": r"gemma[._-]?3",
+    "idefics3": r"smolvlm|idefics3",
+}
+
+
+def family_of(model: str) -> str:
+    """The family of a model folder (by its config.json) or hub id (by its name).
+
+    Raises:
+        ConfigError: none that has a twin.
+    """
+    import json
+
+    config = Path(model) / "config.json"
+    if config.is_file():
+        known = json.loads(config.read_text(encoding="utf-8")).get("model_type", "")
+        family = "idefics3" if known == "smolvlm" else known
+    else:
+        family = next((name for name, spelt in _NAMES.items() if re.search(spelt, model, re.IGNORECASE)), "")
+    if family not in FAMILIES:
+        raise ConfigError(f"{model} is of no family that has a twin; there are {', '.join(FAMILIES)}")
+    return family
