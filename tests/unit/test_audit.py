@@ -70,7 +70,7 @@ def test_figures_by_hand(folder, capsys):
     # By content the copy is the same picture: rows 1 to 4 ask the same; row 3 has another answer.
     assert (found["repeated"], found["contradicting"], found["too_long"]) == (2, 1, 5)
     assert (found["pictures"], found["shared"]) == (2, 1)
-    assert "1 pictures are in" in capsys.readouterr().out
+    assert f"1 of 2 pictures are in {test} too" in capsys.readouterr().out
 
 
 def test_tokens_of_a_preset_are_counted_without_torch(folder):
@@ -99,11 +99,14 @@ def test_a_part_is_held_out_by_picture(folder, capsys):
     for number in range(40):
         Image.new("RGB", (4, 4), (number, 0, 0)).save(folder / f"{number}.png")
         rows += [row(f"{number}-{k}", image=f"{number}.png", question=f"Q{k}?") for k in range(3)]
+        rows.append(row(f"{number}-two", image=[f"{number}.png", f"{(number + 1) % 40}.png"], question="<image> Same?"))
     path = write(folder / "a.jsonl", *rows)
     assert check(path, "--fix", folder / "c.jsonl", "--hold_out", "0.25")[0] == 0
     parts = [list(load_examples(folder / name)) for name in ("c.jsonl", "c.test.jsonl")]
-    assert len(parts[0]) + len(parts[1]) == 120
-    pictures = [{example.images for example in part} for part in parts]
+    left = [json.loads(line) for line in (folder / "c.left_out.jsonl").read_text().splitlines()]
+    assert {each["kind"] for each in left} == {"pictures of both parts"}
+    assert len(parts[0]) + len(parts[1]) + len(left) == 160
+    pictures = [{image for example in part for image in example.images} for part in parts]
     assert not pictures[0] & pictures[1]
     assert 4 <= len(pictures[1]) <= 16
     assert check(folder / "c.jsonl", "--test", folder / "c.test.jsonl")[1]["shared"] == 0
@@ -120,6 +123,31 @@ def test_encoded_pictures_become_files_of_the_copy(folder):
     assert check(folder / "p.parquet", "--on_missing", "train", "--fix", folder / "c.jsonl")[0] == 0
     (example,) = load_examples(folder / "c.jsonl", on_missing="train")
     assert open(example.images[0], "rb").read() == encoded  # noqa: PTH123, SIM115
+
+
+def test_a_test_set_without_traces_and_with_other_columns_is_compared_all_the_same(folder):
+    (folder / "mine.csv").write_text("bild,frage,weg,antwort\na.png,Q?,so,yes\nb.png,Q?,so,no\n")
+    columns = json.dumps({"image": "bild", "question": "frage", "reasoning": "weg", "answer": "antwort"})
+    (folder / "test.csv").write_text("image,question,answer\ncopy.png,Q?,yes\nnone.png,Q?,yes\n")
+    code, found = check(folder / "mine.csv", "--columns", columns, "--test", folder / "test.csv")
+    assert (code, found["shared"], found["unreadable_in_other"]) == (0, 1, 1)
+    with pytest.raises(FileNotFoundError):  # nothing was written: the other file is opened first
+        check(folder / "a.jsonl", "--test", folder / "none.csv", "--fix", folder / "c.jsonl")
+    assert not list(folder.glob("*.part"))
+
+
+def test_no_output_is_left_of_a_check_that_failed(folder, capsys):
+    path = write(folder / "a.jsonl", row(1))
+    for options, message in (
+        (["--fix", str(folder / "a.png" / "c.jsonl")], "cannot write to"),
+        (["--fix", str(folder / "c.jsonl"), "--test", str(folder / "none.jsonl")], "no such file"),
+        (["--json", str(folder / "a.png" / "c.json")], "cannot write to"),
+    ):
+        assert main(["check-data", str(path), *options]) == 2
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert len(lines) == 1
+        assert message in lines[0]
+    assert not list(folder.glob("c.*"))
 
 
 def test_bad_options_are_one_line(folder, capsys):

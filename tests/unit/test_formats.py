@@ -306,6 +306,89 @@ def test_a_large_json_array_is_read_piece_by_piece(folder):
         list(examples)
 
 
+NO_TEXT = [
+    ("visual-cot", {"image": ["a.png", "a.png###[1]"], "conversations": talk("Q?", "[1]", "<image>", None)}),
+    ("visual-cot", {"image": ["a.png", "a.png", "b.png"], "conversations": talk("Q?", "[1]", "<image>", "x")}),
+    ("table", {"question": "Q?", "reasoning": "r", "answer": float("nan")}),
+    ("problem", {"problem": "Q?", "process": ["t"], "solution": "<answer>x</answer>"}),
+    ("problem", {"problem": "Q?", "options": {"A": "x"}, "answer": "A"}),
+    ("m3cot", {"question": "Q?", "choices": ["x", "y"], "answer": "A", "rationale": ["r"]}),
+    ("vlaa-thinking", {"question": "Q?", "gt": ["5"], "ds_answer": "<think>t</think>**Answer:** 5"}),
+    ("sharegpt", {"conversations": [{"from": ["human"], "value": "Q?"}]}),
+]
+
+
+@pytest.mark.parametrize(("name", "row"), NO_TEXT)
+def test_nulls_and_lists_never_become_text(folder, name, row):
+    with pytest.raises(DataError, match="record r1") as caught:
+        load(folder, {"id": "r1", **row}, format=name, on_missing="train")
+    assert caught.value.field
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"question": "Q?", "reasoning": "r", "answer": "a</answer> b"},
+        {"question": "Q?", "reasoning": "I close </think> now", "answer": "x"},
+        {"question": "Q?", "reasoning": None, "answer": "foo</think>bar"},
+    ],
+)
+def test_a_tag_inside_a_text_is_a_fault_and_cuts_nothing(folder, row):
+    with pytest.raises(DataError, match=r"the text holds </(think|answer)> itself; take the tag out"):
+        load(folder, row, on_missing="train", format="table")
+
+
+def test_letters_are_taken_off_options_only_where_all_carry_them(folder):
+    row = {"problem": "Where?", "options": ["U.S.", "U.K."], "solution": "<answer>A</answer>"}
+    (example,) = load(folder, row, on_missing="train")
+    assert example.choices == ("U.S.", "U.K.")
+
+
+def test_json_that_the_quick_parser_refuses_loses_no_record(folder):
+    """NaN stops it in the third record; the key that occurs twice must not shift what the plain parser goes on with."""
+    records = [f'"{key}": {{"problem": "Q{i}?", "answer": "{i}"{nan}}}'
+               for i, (key, nan) in enumerate([("1", ""), ("1", ""), ("2", ', "x": NaN'), ("3", "")])]  # fmt: skip
+    (folder / "dk.json").write_text("{" + ",\n".join(records) + "}")
+    assert [e.answer for e in load_examples(folder / "dk.json", on_missing="train")] == ["0", "1", "2", "3"]
+    (folder / "one.json").write_text(json.dumps({"image": {"path": "a.png"}, "question": "Q?"}, indent=1))
+    with pytest.raises(DataError, match="the file holds an object, not a list of records"):
+        load_examples(folder / "one.json")
+
+
+def test_half_characters_and_endless_nesting_are_faults_of_their_record(folder):
+    good = json.dumps({"problem": "Q?", "answer": "1"})
+    for bad, message in (('{"problem": "Q \\ud800", "answer": "1"}', "half a character"), ("[" * 200_000, "nested")):
+        (folder / "d.jsonl").write_text(f"{good}\n{bad}\n")
+        with pytest.raises(DataError, match=f"record line 2: .*{message}"):
+            list(load_examples(folder / "d.jsonl", on_missing="train"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{bad", "not JSON"),
+        ("[1]", "not a table of data sets"),
+        ('{"m": 1}', "record m: must be an object, not int"),
+        ('{"m": {"script_url": "x"}}', "the entry says not where the data are; give file_name or hf_hub_url"),
+        ('{"m": {"file_name": null}}', "field file_name: must be the name of a data file"),
+        ('{"m": {"file_name": "dataset_info.json"}}', "field file_name: must be the name of a data file"),
+        ('{"m": {"file_name": "x.json", "columns": ["a"]}}', "field columns: must be an object of names"),
+    ],
+)
+def test_a_broken_table_of_data_sets_is_one_line(folder, text, message):
+    (folder / "dataset_info.json").write_text(text)
+    with pytest.raises(DataError, match=message):
+        list(load_examples(f"{folder}/dataset_info.json:m"))
+
+
+def test_earlier_turns_of_alpaca_rows_are_refused(folder):
+    rows = [{"instruction": "Q?", "output": TAGGED, "history": [["old q", "old a"]]}]
+    (folder / "h.json").write_text(json.dumps(rows))
+    (folder / "dataset_info.json").write_text(json.dumps({"m": {"file_name": "h.json"}}))
+    with pytest.raises(DataError, match="field history: one question is needed, but there are earlier turns"):
+        list(load_examples(f"{folder}/dataset_info.json:m"))
+
+
 def test_no_format_is_shadowed_by_another(folder):
     """Each is found by the first published record of its own, whatever the order of the table."""
     assert {case[0] for case in PUBLISHED} | {"scienceqa", "iconqa"} == set(FORMATS)

@@ -239,6 +239,7 @@ def test_faults_of_the_file_come_at_the_call_not_at_the_first_example(tmp_path):
         ("a.csv", b"question,answer\nQ?,\xe9\n", "not UTF-8 (byte 0xe9)"),
         ("a.csv", b"question,answer\n", "the file holds no records"),
         ("a.csv", b"", "the file holds no records"),
+        ("a.csv", b"question,answer,answer\nQ?,A,B\n", "the header names 'answer' twice; rename one"),
         ("a.json", b'"x"', "the file holds str, not a list of records"),
         ("a.json", b'{\n"id": 1\n}', "the file holds an object, not a list of records; give a list of records"),
         ("a.parquet", b"PAR1 but no more", "a.parquet: the file cannot be read"),

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 def run(argv: Sequence[str]) -> int:
     """Print what was found; 0 if every record is good or a clean copy was written, else 2."""
     options = _parse(argv)
+    if options.json:
+        _make_folder(Path(options.json).parent)
 
     from balanced_thinking.data.audit import audit
     from balanced_thinking.data.formats.options import Options
@@ -89,14 +91,17 @@ def _counter(tokenizer: str | None) -> Callable[[str], int] | None:
         raise ConfigError(f"no tokenizer.json in {file.parent}; give a preset or a model folder that has one")
     from tokenizers import Tokenizer
 
-    counter = Tokenizer.from_file(str(file))
+    try:
+        counter = Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises no narrower kind
+        raise ConfigError(f"{file} is no tokenizer ({error}); give a preset or a model folder") from error
     return lambda text: len(counter.encode(text, add_special_tokens=False).ids)
 
 
 @contextmanager
 def _clean_copy(place: str | None, hold_out: float | None) -> Iterator[tuple[Callable[["Example"], None] | None, Any]]:
     """Writers of good examples and of faults; the copy gets its name only when it is whole."""
-    from balanced_thinking.data.records import picture_share, to_trl_row
+    from balanced_thinking.data.records import is_held_out, to_trl_row
     from balanced_thinking.errors import ConfigError
 
     if hold_out is not None and (place is None or not 0 < hold_out < 1):
@@ -113,7 +118,7 @@ def _clean_copy(place: str | None, hold_out: float | None) -> Iterator[tuple[Cal
     there = next((file for file in files if file.exists()), None)
     if there is not None:
         raise ConfigError(f"{there} is there already; choose another name for --fix")
-    target.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(target.parent)
     pictures = target.with_name(f"{target.stem}.pictures")
     with ExitStack() as stack:
         parts = [file.with_name(f"{file.name}.part") for file in files]
@@ -125,11 +130,32 @@ def _clean_copy(place: str | None, hold_out: float | None) -> Iterator[tuple[Cal
         def keep(example: "Example") -> None:
             row = to_trl_row(example)
             row["images"] = [_as_file(image, pictures) for image in row["images"]]
-            write(2 if hold_out and picture_share(example) < hold_out else 0, row)
+            held_out = is_held_out(example, hold_out) if hold_out else False
+            if held_out is None:
+                line = f"record {example.id}: it shows pictures of both parts"
+                write(1, {"record": example.id, "kind": "pictures of both parts", "fault": line})
+            else:
+                write(2 if held_out else 0, row)
 
+        stack.callback(_remove, parts)
         yield keep, lambda record, kind, line: write(1, {"record": record, "kind": kind, "fault": line})
-    for part, file in zip(parts, files, strict=True):
-        part.replace(file)
+        for part, file, handle in zip(parts, files, opened, strict=True):
+            handle.close()
+            part.replace(file)
+
+
+def _remove(files: list[Path]) -> None:
+    for file in files:
+        file.unlink(missing_ok=True)
+
+
+def _make_folder(folder: Path) -> None:
+    from balanced_thinking.errors import ConfigError
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot write to {folder} ({error.strerror}); choose another place") from error
 
 
 def _as_file(image: Any, folder: Path) -> str:
@@ -182,12 +208,17 @@ def _show(found: dict[str, Any], options: Any) -> None:
     for note, count in found["notes"].items():
         if count:
             print(f"\n  in {count:,} records {note}")
-    if found["good"]:
-        _show_good(found, options)
     if options.fix:
         stem = Path(options.fix).with_suffix("")
         held_out = f"; held out by picture: {stem}.test.jsonl" if options.hold_out else ""
         print(f"\nclean copy: {options.fix}{held_out}; left out: {stem}.left_out.jsonl")
+        print(f"its pictures stay where they are; read it from elsewhere with image_root {_home(options)}")
+    if found["good"]:
+        _show_good(found, options)
+
+
+def _home(options: Any) -> str:
+    return str(options.image_root or Path(options.dataset).absolute().parent)
 
 
 def _show_good(found: dict[str, Any], options: Any) -> None:
@@ -213,6 +244,9 @@ def _show_good(found: dict[str, Any], options: Any) -> None:
         (found["too_long"], f"records have more than {options.max_length} {found['unit']} of text and would be cut"),
         (found["repeated"], "records repeat an earlier one"),
         (found["contradicting"], "records repeat a question and its pictures with another answer"),
-        (found["shared"], f"pictures are in {options.test} too, out of {found['pictures']:,}"),
     )
     print("\n".join(f"{count:,} {what}" for count, what in lines if count))
+    if options.test:
+        print(f"{found['shared']:,} of {found['pictures']:,} pictures are in {options.test} too")
+        if found["unreadable_in_other"]:
+            print(f"{found['unreadable_in_other']:,} records of {options.test} could not be compared")

@@ -10,8 +10,8 @@ import hashlib
 import os
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,7 @@ class Audit:
         contradicting: Good records whose question and pictures occurred before with another answer.
         pictures: Different pictures: by their paths, or where another file was given, by their content.
         shared: Of them, those that the other file shows too.
+        unreadable_in_other: Records of the other file whose pictures could not be compared.
     """
 
     file: str
@@ -75,6 +76,7 @@ class Audit:
     contradicting: int = 0
     pictures: int = 0
     shared: int = 0
+    unreadable_in_other: int = 0
 
     def summary(self) -> dict[str, Any]:
         """Everything in plain numbers, ready for JSON."""
@@ -117,6 +119,7 @@ def audit(
         ConfigError: an unknown format or column.
     """
     name, reason, records = open_records(path, format, options)
+    others = _pictures_of(other, options) if other is not None else None
     found = Audit(str(path), name, reason, "characters" if count is None else "tokens")
     seen, pictures = _Seen(), set[bytes]()
     for record in records:
@@ -127,7 +130,8 @@ def audit(
                 raise record.fault
             example = read_example(FORMATS[name], record, options, notes=found.notes)
             build_completion(example)
-        except DataError as error:
+        except DataError as raised:
+            error = raised.at(file=record.file, record=record.place.record)
             kind = "broken record" if record.fault is not None else fault_kind(error)
             _count_fault(found, kind, error)
             if left_out is not None:
@@ -139,8 +143,9 @@ def audit(
         if keep is not None:
             keep(example)
     found.pictures = len(pictures)
-    if other is not None:
-        found.shared = len(pictures & set(_pictures_of(other, options)))
+    if others is not None:
+        found.shared = len(pictures & others[0])
+        found.unreadable_in_other = others[1]
     return found
 
 
@@ -205,14 +210,22 @@ def _count_good(
     found.contradicting += met[1]
 
 
-def _pictures_of(path: Path, options: Options) -> Iterator[bytes]:
-    name, _, records = open_records(path, None, options)
+def _pictures_of(path: Path, options: Options) -> tuple[set[bytes], int]:
+    """Digests of all pictures of another file, whatever its responses lack, and how many records could not be read."""
+    lenient = replace(options, on_missing="train", answer_from=None, columns={})
+    try:
+        name, _, records = open_records(path, None, replace(lenient, columns=options.columns))
+    except DataError:
+        name, _, records = open_records(path, None, lenient)
+    found, unreadable = set[bytes](), 0
     for record in records:
         try:
-            if record.fault is None:
-                yield from map(picture_key, FORMATS[name].read(record, options, notes=Counter()).images)
+            if record.fault is not None:
+                raise record.fault
+            found.update(map(picture_key, read_example(FORMATS[name], record, lenient, notes=Counter()).images))
         except DataError:
-            continue  # counted when that file is checked itself
+            unreadable += 1
+    return found, unreadable
 
 
 def _percentiles(values: array) -> Mapping[str, int]:

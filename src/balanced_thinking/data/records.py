@@ -184,20 +184,22 @@ def _report(path: Path, skipped: Counter[str], notes: Notes) -> None:
             logger.warning("%s: in %d records %s", path, count, note)
 
 
-def picture_share(example: Example) -> float:
-    """A number in [0, 1) that depends on the first picture alone (without pictures, on the question).
+def is_held_out(example: Example, fraction: float) -> bool | None:
+    """Whether an example belongs to the part of its data set that is held out by picture.
 
-    Examples below a fraction are held out together with all other questions about their picture, whatever else the data
-    set holds and in whatever order.
+    About ``fraction`` of the pictures are held out, each by itself, whatever else the data set holds and in whatever
+    order; of examples without pictures the questions. None: some of its pictures are held out and some are not, so that
+    it may stand on neither side.
     """
-    if not example.images:
-        key = example.question.encode()
-    elif isinstance(example.images[0], bytes):
-        key = example.images[0]
-    else:
-        first = example.images[0]
-        key = first.tobytes() if hasattr(first, "tobytes") else str(first).encode()
-    return int(hashlib.sha256(key).hexdigest()[:8], 16) / 16**8
+    keys = [_picture_key(image) for image in example.images] or [example.question.encode()]
+    sides = {int(hashlib.sha256(key).hexdigest()[:8], 16) / 16**8 < fraction for key in keys}
+    return sides.pop() if len(sides) == 1 else None
+
+
+def _picture_key(image: Any) -> bytes:
+    if isinstance(image, bytes):
+        return image
+    return image.tobytes() if hasattr(image, "tobytes") else str(image).encode()
 
 
 def to_trl_row(example: Example) -> dict[str, Any]:

@@ -56,9 +56,11 @@ def dry_run(
         replaced = changed | {"model_name_or_path": str(make_twin(family)), "output_dir": folder}
         run(*parse([*arguments, *_as_options(replaced)]))
     said = ", ".join(f"{name} {' '.join(_texts(value))}" for name, value in changed.items())
+    data_note = ["your data are not on this machine and were NOT tried"] if "dataset" in changed else []
     return [
         f"{STEPS} steps went through on the twin of {family} ({model.model_name_or_path} was not loaded)",
         f"changed for the trial: {said}",
+        *data_note,
         "not tried: memory, speed, the model's own tokenizer and template, several devices",
     ]
 
@@ -107,9 +109,14 @@ def _of_the_machine(parsed: tuple[Any, ...]) -> dict[str, Any]:
     return changed
 
 
+def _is_here(name: str) -> bool:
+    file, mark, _ = name.rpartition(":")
+    return Path(name).exists() or (bool(mark) and Path(file).is_file())
+
+
 def _of_the_data(data: Any) -> dict[str, Any]:
     """The first rows of the user's files; a data set that is not on this machine is replaced by the embedded one."""
-    here = [name for name in data.dataset if name in BENCHMARKS or Path(name.split(".json:")[0]).exists()]
+    here = [name for name in data.dataset if name in BENCHMARKS or _is_here(name)]
     changed: dict[str, Any] = {"limit": ROWS} if data.limit is None or data.limit > ROWS else {}
     if len(here) < len(data.dataset):
         changed["dataset"] = ["icons"]
@@ -117,6 +124,6 @@ def _of_the_data(data: Any) -> dict[str, Any]:
             changed["dataset_fractions"] = [1.0]
     if data.eval_fraction:
         changed["eval_fraction"] = 0.0
-    if data.eval_dataset:
+    if data.eval_dataset and data.eval_dataset not in BENCHMARKS and not _is_here(data.eval_dataset):
         changed["eval_dataset"] = "icons"
     return changed

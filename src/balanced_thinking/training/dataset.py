@@ -4,14 +4,17 @@ What it leaves out: formats (``data.records``), the checks before the first step
 """
 
 import dataclasses
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from balanced_thinking.data.records import Example, load_examples, picture_share, to_dataset
+from balanced_thinking.data.records import Example, is_held_out, load_examples, to_dataset
 from balanced_thinking.errors import ConfigError, DataError
 from balanced_thinking.training.sft_config import decoded
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -113,19 +116,20 @@ def read_examples(name: str, data: DataArguments, *, split: str) -> Iterator[Exa
 
 
 def split_by_picture(examples: Sequence[Example], fraction: float) -> tuple[list[Example], list[Example]]:
-    """(kept, held out): about ``fraction`` of the pictures go to the second, with all questions about them.
+    """(kept, held out): about ``fraction`` of the pictures go to the second, with all questions about them alone.
 
     The choice depends on the picture alone, so it stays the same when examples are added or reordered.
     """
-    parts: tuple[list[Example], list[Example]] = ([], [])
-    for example in examples:
-        parts[picture_share(example) < fraction].append(example)
+    sides = [is_held_out(example, fraction) for example in examples]
+    parts = tuple([e for e, side in zip(examples, sides, strict=True) if side is wanted] for wanted in (False, True))
+    if None in sides:
+        logger.warning("%d examples show pictures of both parts and were left out of both", sides.count(None))
     if not parts[0] or not parts[1]:
         raise DataError(
             f"eval_fraction {fraction} leaves {len(parts[0])} examples to train and {len(parts[1])} to evaluate on",
             remedy="change eval_fraction, or give eval_dataset",
         )
-    return parts
+    return parts[0], parts[1]
 
 
 def _dataset(examples: Sequence[Example], data: DataArguments) -> Any:

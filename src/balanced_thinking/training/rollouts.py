@@ -112,4 +112,4 @@ def _parts(prompt: list[dict[str, Any]]) -> Iterable[Any]:
         content = message["content"]
         for part in [content] if isinstance(content, str) else content:
             for value in [part] if isinstance(part, str) else part.values():
-                yield (value.size, value.mode, value.tobytes()) if isinstance(value, Image.Image) else value
+                yield (value.size, value.convert("RGBA").tobytes()) if isinstance(value, Image.Image) else value

@@ -23,6 +23,7 @@ from balanced_thinking.errors import ConfigError, DataError
 INFO = "dataset_info.json"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 _METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+_SOURCES = {"file_name", "hf_hub_url", "script_url", "ms_hub_url"}
 _ALPACA = {"prompt": "instruction", "query": "input", "response": "output"}
 _TAGS = {
     "role_tag": "from",
@@ -120,22 +121,54 @@ def _is_llama_factory(file: Path) -> bool:
     except ValueError:
         return False
     entries = table.values() if isinstance(table, dict) else ()
-    return bool(entries) and all(isinstance(e, dict) and {"file_name", "hf_hub_url"} & e.keys() for e in entries)
+    return any(isinstance(entry, dict) and _SOURCES & entry.keys() for entry in entries)
 
 
 def _llama_factory(file: Path, name: str | None) -> Iterator[Record]:
     if not file.is_file():
         raise DataError("no such file", file=file, remedy="check the path")
-    table = json.loads(file.read_text(encoding="utf-8"))
+    table = _read_info(file)
     if name is None and len(table) > 1:
         raise ConfigError(f"{file} names {len(table)} data sets; give one, such as {file}:{next(iter(table))}")
     name = name or next(iter(table))
     if name not in table:
         raise ConfigError(f"{file} names no data set {name!r}; there are {', '.join(table)}")
     entry: Mapping[str, Any] = table[name]
+    _check_entry(entry, name, file)
     place = file.parent / entry["file_name"] if "file_name" in entry else Path(entry["hf_hub_url"])
     for record in read_records(place):
-        yield record if record.fault else replace(record, fields=_told(record, entry))
+        if record.fault is not None:
+            yield record
+            continue
+        try:
+            yield replace(record, fields=_told(record, entry))
+        except DataError as error:
+            yield replace(record, fields={}, fault=error)
+
+
+def _read_info(file: Path) -> dict[str, Any]:
+    try:
+        table = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"not JSON ({error})", file=file, remedy="mend the file") from error
+    if not isinstance(table, dict) or not table:
+        raise DataError("not a table of data sets", file=file, remedy="give an object of names and entries")
+    return table
+
+
+def _check_entry(entry: Any, name: str, file: Path) -> None:
+    """Refuse an entry that names no data of this machine or the hub, or whose parts are of other types."""
+    if not isinstance(entry, dict):
+        raise DataError(f"must be an object, not {type(entry).__name__}", file=file, record=name)
+    where = next((key for key in ("file_name", "hf_hub_url") if key in entry), None)
+    if where is None:
+        remedy = "give file_name or hf_hub_url; scripts are not run"
+        raise DataError("the entry says not where the data are", file=file, record=name, remedy=remedy)
+    if not isinstance(entry[where], str) or Path(entry[where]).name == INFO:
+        raise DataError("must be the name of a data file or data set", file=file, record=name, field=where)
+    for part in ("columns", "tags"):
+        if not isinstance(entry.get(part) or {}, dict):
+            raise DataError("must be an object of names", file=file, record=name, field=part)
 
 
 def _told(record: Record, entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -147,6 +180,10 @@ def _told(record: Record, entry: Mapping[str, Any]) -> dict[str, Any]:
     kept["images"] = fields.get(columns.get("images", "images"))
     if entry.get("formatting", "alpaca") == "sharegpt":
         return kept | {"messages": _turns(record, entry)}
+    history = columns.get("history", "history")
+    if fields.get(history):
+        remedy = "leave the row out, or train on the data set directly"
+        raise record.place.error("one question is needed, but there are earlier turns", field=history, remedy=remedy)
     asked, more, response = (fields.get(columns.get(part, default)) for part, default in _ALPACA.items())
     return kept | {"prompt": f"{asked}\n{more}" if more else asked, "completion": response}
 
@@ -158,8 +195,9 @@ def _turns(record: Record, entry: Mapping[str, Any]) -> list[dict[str, Any]]:
     turns = record.fields.get(field)
     if not isinstance(turns, list) or not all(isinstance(turn, Mapping) for turn in turns):
         raise record.place.error("must be a list of turns", field=field, remedy=f"see columns and tags in {INFO}")
-    wrong = next((turn.get(tags["role_tag"]) for turn in turns if turn.get(tags["role_tag"]) not in roles), None)
-    if wrong is not None:
+    spoken = [turn.get(tags["role_tag"]) for turn in turns]
+    wrong = next((role for role in spoken if not isinstance(role, str) or role not in roles), "")
+    if wrong != "":
         remedy = f"{INFO} names {', '.join(map(repr, roles))}"
         raise record.place.error(f"unknown role {wrong!r}", field=field, remedy=remedy)
     system = record.fields.get((entry.get("columns") or {}).get("system", "system"))

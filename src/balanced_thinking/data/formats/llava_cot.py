@@ -31,13 +31,13 @@ def read(record: Record, options: Options, *, notes: Notes) -> Example:
         DataError: a stage twice, unclosed or out of order, or any other fault.
     """
     turns = chat(record, "conversations", role="from", content="value")
-    stages = _stages(response_of(turns, record, "conversations"), record)
+    stages = _stages(response_of(turns, record, "conversations"), record, notes)
     think = "\n\n".join(f"{name.capitalize()}: {text}" for name, text in stages.items() if name != STAGES[-1] and text)
-    turns[-1] = {"role": "assistant", "content": tagged(think, stages[STAGES[-1]])}
+    turns[-1] = {"role": "assistant", "content": tagged(think, stages[STAGES[-1]], record, "conversations")}
     return retell(record, {"messages": turns}, own_answer(options, "llava-cot"), notes=notes, names=sharegpt.NAMES)
 
 
-def _stages(text: str, record: Record) -> dict[str, str]:
+def _stages(text: str, record: Record, notes: Notes) -> dict[str, str]:
     opened = re.findall(rf"<({'|'.join(STAGES)})>", text)
     found = dict(re.findall(rf"<({'|'.join(STAGES)})>(.*?)</\1>", text, re.DOTALL))
     if STAGES[-1] not in opened:
@@ -46,4 +46,6 @@ def _stages(text: str, record: Record) -> dict[str, str]:
     if wrong or opened != sorted(opened, key=STAGES.index):
         message = f"stage <{wrong}> is repeated or not closed" if wrong else "the stages are out of order"
         raise record.place.error(message, field="conversations", remedy="mend the response, or leave the row out")
+    between = re.sub(rf"<({'|'.join(STAGES)})>.*?</\1>", "", text, flags=re.DOTALL)
+    notes["text outside the stages was left out"] += bool(between.strip())
     return {name: found[name].strip() for name in opened}

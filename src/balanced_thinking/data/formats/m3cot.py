@@ -26,11 +26,8 @@ def read(record: Record, options: Options, *, notes: Notes) -> Example:
         DataError: any other fault.
     """
     fields = record.fields
-    context, question = (str(fields.get(name) or "").strip() for name in ("context", "question"))
-    rationale = fields.get("rationale")
-    response = tagged(
-        rationale if isinstance(rationale, str) else None, answer_text(fields.get("answer"), record.place)
-    )
+    context, question, rationale = (record.text(name) for name in ("context", "question", "rationale"))
+    response = tagged(rationale, answer_text(fields.get("answer"), record.place), record, "rationale")
     told = {
         "prompt": f"{context}\n{question}" if context and question else question,
         "completion": response,

@@ -7,14 +7,16 @@ Without ``process`` there is no trace: such data are for GRPO and evaluation.
 """
 
 import re
+from typing import Any
 
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.formats.options import Notes, Options
 from balanced_thinking.data.formats.retell import retell
 from balanced_thinking.data.formats.source import KEPT, Record
+from balanced_thinking.data.prompts import LETTERS
 
 FIELDS: tuple[str, ...] = (*KEPT, "problem", "options", "process", "solution", "path")
-_LETTERED = re.compile(r"\s*\(?[A-Za-z]\s*[).:]\s*")
+_LETTERED = r"\s*\(?{}\s*[).:]\s*"
 
 
 def sniff(record: Record) -> str | None:
@@ -33,12 +35,22 @@ def read(record: Record, options: Options, *, notes: Notes) -> Example:
         DataError: any other fault.
     """
     fields = record.fields
-    told = {"prompt": fields.get("problem")}
+    told: dict[str, Any] = {"prompt": fields.get("problem")}
     if fields.get("solution") is not None:
-        told["completion"] = f"{fields.get('process') or ''}{fields['solution']}"
-    if isinstance(fields.get("options"), list) and fields["options"]:
-        told["choices"] = [_LETTERED.sub("", str(option), count=1) for option in fields["options"]]
+        told["completion"] = record.text("process") + record.text("solution")
+    if fields.get("options"):
+        told["choices"] = _choices(fields["options"], record)
     if fields.get("path") is not None:
         told["image"] = fields["path"]
     names = {"prompt": "problem", "completion": "solution", "choices": "options", "image": "path"}
     return retell(record, told, options, notes=notes, names=names)
+
+
+def _choices(options: Any, record: Record) -> list[str]:
+    """The texts of options; their letters are taken off where all carry them in order."""
+    if not isinstance(options, list) or not all(isinstance(option, str) for option in options):
+        raise record.place.error("must be a list of texts", field="options")
+    marks = [re.match(_LETTERED.format(letter), option) for letter, option in zip(LETTERS, options, strict=False)]
+    if len(marks) < len(options) or not all(marks):
+        return options
+    return [option[mark.end() :] for option, mark in zip(options, marks, strict=True) if mark]

@@ -66,8 +66,9 @@ def split_response(text: str, answer_from: str, *, place: Place, field: str) -> 
 
 def clean_answer(text: str) -> str:
     """The answer without outer white space and a leading "Final Answer:" or "Answer:"."""
-    lead = _LEAD.match(text)
-    return text[lead.end() if lead else 0 :].strip()
+    while lead := _LEAD.match(text):
+        text = text[lead.end() :]
+    return text.strip()
 
 
 def answer_text(value: Any, place: Place) -> str:
@@ -76,7 +77,7 @@ def answer_text(value: Any, place: Place) -> str:
     Raises:
         DataError: it is empty or neither text nor a number.
     """
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
+    if isinstance(value, bool) or not isinstance(value, str | int | float) or value != value:
         kind = "null" if value is None else type(value).__name__
         raise place.error(f"an answer must be text or a number, not {kind}", field="answer")
     text = clean_answer(str(value))

@@ -14,6 +14,7 @@ from balanced_thinking.data.formats.options import Notes, Options
 from balanced_thinking.data.formats.source import KEPT, Record
 from balanced_thinking.errors import ConfigError, DataError, SegmentError
 
+_TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 ROLES: Mapping[str, str] = {
     "human": "user",
     "user": "user",
@@ -57,8 +58,18 @@ def own_answer(options: Options, format_name: str) -> Options:
     return replace(options, answer_from="tag")
 
 
-def tagged(think: str | None, answer: str) -> str:
-    """A response in our tags; without a trace the answer alone."""
+def tagged(think: str | None, answer: str, record: Record, field: str) -> str:
+    """A response in our tags; without a trace the answer alone.
+
+    Raises:
+        DataError: trace or answer hold a tag themselves, so that the response would be cut there.
+    """
+    for text in (think or "", answer):
+        inside = next((tag for tag in _TAGS if tag in text), None)
+        if inside is not None:
+            raise record.place.error(
+                f"the text holds {inside} itself", field=field, remedy="take the tag out of the text"
+            )
     trace = f"<think>{think.strip()}</think>" if think and think.strip() else ""
     return f"{trace}<answer>{answer.strip()}</answer>"
 
@@ -75,7 +86,7 @@ def chat(record: Record, field: str, *, role: str, content: str) -> list[dict[st
     found = []
     for number, turn in enumerate(turns):
         who = turn.get(role)
-        if who not in ROLES:
+        if not isinstance(who, str) or who not in ROLES:
             where = f"{field}[{number}].{role}"
             raise record.place.error(f"unknown role {who!r}", field=where, remedy=f"use one of {', '.join(ROLES)}")
         found.append({"role": ROLES[who], "content": turn.get(content)})

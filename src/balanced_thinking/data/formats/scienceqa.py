@@ -30,11 +30,11 @@ def read(record: Record, options: Options, *, notes: Notes) -> Example:
         DataError: any other fault.
     """
     fields = record.fields
-    hint, question, *trace = (_text(record, name) for name in ("hint", "question", "lecture", "solution"))
+    hint, question, *trace = (record.text(name) for name in ("hint", "question", "lecture", "solution"))
     letter = letter_of(fields.get("answer"), fields.get("choices"), record)
     told = {
         "prompt": f"Context: {hint}\n{question}" if hint else question,
-        "completion": tagged("\n\n".join(part for part in trace if part), letter),
+        "completion": tagged("\n\n".join(part for part in trace if part), letter, record, "solution"),
         "image": fields.get("image") or None,
         "answer": None,
         "kind": "choice",
@@ -58,10 +58,3 @@ def letter_of(index: Any, choices: Any, record: Record) -> str:
     if number >= len(LETTERS):
         raise record.place.error(f"{len(choices)} choices, but only {len(LETTERS)} letters", field="choices")
     return LETTERS[number]
-
-
-def _text(record: Record, name: str) -> str:
-    value = record.fields.get(name)
-    if not isinstance(value, str | None):
-        raise record.place.error(f"must be text, not {type(value).__name__}", field=name)
-    return (value or "").strip()

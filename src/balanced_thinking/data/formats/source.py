@@ -53,6 +53,17 @@ class Record:
         """The folder to which relative picture paths belong."""
         return self.file if self.file.is_dir() else self.file.parent
 
+    def text(self, name: str) -> str:
+        """The text in a field, without outer white space; "" where it is absent.
+
+        Raises:
+            DataError: something else is there.
+        """
+        value = self.fields.get(name)
+        if not isinstance(value, str | None):
+            raise self.place.error(f"must be text, not {type(value).__name__}", field=name)
+        return (value or "").strip()
+
     def with_fields(self, fields: dict[str, Any]) -> "Record":
         """The same record with other columns."""
         return replace(self, fields=fields)
@@ -151,24 +162,42 @@ def _streamed(file: IO[bytes]) -> Iterator[Any]:
     elif first != "start_map":
         raise ijson.JSONError("neither a list nor an object")
     else:
+        if not all(event == "start_map" for event in _kinds_of_values(file)):
+            raise ijson.JSONError("not an object of records")
+        file.seek(start)
         for name, value in ijson.kvitems(file, "", use_float=True):
-            if not isinstance(value, dict):
-                raise ijson.JSONError("not an object of records")
             yield {"id": name, **value}
+
+
+class _Pairs(dict):
+    """An object that also keeps keys that occur twice, as the quick parser does."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        self.pairs = pairs
+
+
+def _kinds_of_values(file: IO[bytes]) -> Iterator[str]:
+    """How the value of each key of the outermost object begins."""
+    waits = False
+    for prefix, event, _ in ijson.parse(file):
+        if waits:
+            yield event
+        waits = event == "map_key" and prefix == ""
 
 
 def _whole(path: Path) -> Iterator[Any]:
     text = _decoded(path.read_bytes(), path, None, first=True)
     try:
-        values = json.loads(text) if text.strip() else []
-    except ValueError as error:
+        values = json.loads(text, object_pairs_hook=_Pairs) if text.strip() else []
+    except (ValueError, RecursionError) as error:
         remedy = "write the file again; it may be cut off"
         raise DataError(f"not JSON ({error})", file=path, remedy=remedy) from error
-    if isinstance(values, dict):
-        if not all(isinstance(value, dict) for value in values.values()):
+    if isinstance(values, _Pairs):
+        if not all(isinstance(value, dict) for _, value in values.pairs):
             remedy = "give a list of records, or one record a line"
             raise DataError("the file holds an object, not a list of records", file=path, remedy=remedy)
-        values = [{"id": name, **value} for name, value in values.items()]
+        values = [{"id": name, **value} for name, value in values.pairs]
     if not isinstance(values, list):
         message = f"the file holds {type(values).__name__}, not a list of records"
         raise DataError(message, file=path, remedy="give a list of records")
@@ -181,6 +210,10 @@ def _table(path: Path) -> Iterator[Record]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
+            names = list(rows.fieldnames or ())
+            twice = next((name for name in names if names.count(name) > 1), None)
+            if twice is not None:
+                raise DataError(f"the header names {twice!r} twice", file=path, remedy="rename one of the columns")
             for number, row in enumerate(rows):
                 label = f"line {rows.line_num}"
                 if None in row or None in row.values():
@@ -227,7 +260,21 @@ def _record(value: Any, path: Path, number: int, label: str) -> Record:
     if not isinstance(value, dict):
         message = f"a record must be an object with named fields, not {type(value).__name__}"
         return Record({}, path, number, label, DataError(message, file=path, record=label))
+    fault = _unusable(value)
+    if fault is not None:
+        return Record({}, path, number, label, DataError(fault, file=path, record=label))
     return Record(value, path, number, label)
+
+
+def _unusable(value: Any) -> str | None:
+    """Why no tool could pass a record on: half characters, or lists in lists without end."""
+    try:
+        json.dumps(value, ensure_ascii=False, default=str).encode()
+    except UnicodeEncodeError:
+        return "the text holds half a character (a lone surrogate); save the file again"
+    except RecursionError:
+        return "lists or objects are nested too deeply"
+    return None
 
 
 def _decoded(data: bytes, path: Path, label: str | None, *, first: bool) -> str:
@@ -243,6 +290,9 @@ def _decoded(data: bytes, path: Path, label: str | None, *, first: bool) -> str:
 def _parsed(text: str, path: Path, number: int) -> Any:
     try:
         return json.loads(text)
+    except RecursionError as error:
+        message = "lists or objects are nested too deeply"
+        raise DataError(message, file=path, record=f"line {number}") from error
     except ValueError as error:
         cut = not text.endswith("\n")
         message = "the file ends in the middle of a record" if cut else f"not a line of JSON ({error})"

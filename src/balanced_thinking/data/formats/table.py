@@ -30,16 +30,13 @@ def read(record: Record, options: Options, *, notes: Notes) -> Example:
         DataError: any other fault.
     """
     fields, place = record.fields, record.place
-    reasoning = fields.get("reasoning")
-    if not isinstance(reasoning, str | None):
-        raise place.error(f"must be text, not {type(reasoning).__name__}", field="reasoning")
     filled = [name for name in ("images", "image", "file_name") if fields.get(name)]
     if len(filled) > 1:
         message = f"the row has both {filled[0]} and {filled[1]}"
         raise place.error(message, field=filled[1], remedy="keep one of the two columns")
     told: dict[str, Any] = {
         "prompt": fields.get("question"),
-        "completion": tagged(reasoning, answer_text(fields.get("answer"), place)),
+        "completion": tagged(record.text("reasoning"), answer_text(fields.get("answer"), place), record, "reasoning"),
         "answer": None,
         "image": None,
         "images": _several(fields[filled[0]], record, filled[0]) if filled else None,
@@ -55,6 +52,6 @@ def _several(value: Any, record: Record, field: str) -> Any:
     if value.lstrip().startswith("["):
         try:
             return json.loads(value)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise record.place.error(f"not a JSON list ({error})", field=field) from error
     return [part.strip() for part in value.split("|")]

@@ -36,16 +36,21 @@ def read(record: Record, options: Options, *, notes: Notes) -> Example:
     if [turn["role"] for turn in turns] != ["user", "assistant"] * 2:
         remedy = "leave the row out"
         raise record.place.error(f"four turns are needed, not {len(turns)}", field="conversations", remedy=remedy)
-    question, box, answer = turns[0]["content"], response_of(turns[:2], record, "conversations"), turns[3]["content"]
+    box, answer = (response_of(turns[:count], record, "conversations") for count in (2, 4))
+    question = turns[0]["content"]
+    if not isinstance(question, str):
+        raise record.place.error("the question is not text", field="conversations[0].value")
     images = record.fields.get("image")
+    if not isinstance(images, list) or len(images) != 2:
+        raise record.place.error("two pictures are needed, the whole one and its crop", field="image")
     notes["the crop of the region was left out"] += 1
-    asked = _ASKS_BOX.sub("", str(question)).replace("<image>", "").strip()
+    asked = _ASKS_BOX.sub("", question).replace("<image>", "").strip()
     told = {
         "id": record.fields.get("question_id"),
         "source": record.fields.get("dataset"),
         "prompt": asked,
-        "completion": tagged(f"The region is {box.strip()}.", str(answer)),
-        "image": images[0] if isinstance(images, list) and images else images,
+        "completion": tagged(f"The region is {box.strip()}.", answer, record, "conversations"),
+        "image": images[0],
     }
     names = {"prompt": "conversations", "completion": "conversations"}
     return retell(record, told, own_answer(options, "visual-cot"), notes=notes, names=names)

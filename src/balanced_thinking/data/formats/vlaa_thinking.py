@@ -10,7 +10,7 @@ import re
 
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.formats.options import Notes, Options
-from balanced_thinking.data.formats.response import clean_answer
+from balanced_thinking.data.formats.response import answer_text, clean_answer
 from balanced_thinking.data.formats.retell import no_answer, own_answer, retell, tagged
 from balanced_thinking.data.formats.source import KEPT, Record
 
@@ -52,9 +52,10 @@ def _from_raw(record: Record, notes: Notes) -> str:
     behind = _ANSWER.split(rest)
     written = clean_answer(behind[-1]) if len(behind) > 1 else ""
     given = record.fields.get("gt")
+    given = None if given is None else answer_text(given, record.place)
     if given is None and not written:
         raise no_answer(record, "ds_answer", "text behind **Answer:**, and gt is empty")
-    answer = str(given) if given is not None else written
+    answer = given if given is not None else written
     differs = given is not None and written.casefold().rstrip(".") != answer.strip().casefold().rstrip(".")
     notes["the raw response ends with another answer than gt, which was taken"] += differs
-    return tagged(think.removeprefix("<think>"), answer)
+    return tagged(think.removeprefix("<think>"), answer, record, "ds_answer")
