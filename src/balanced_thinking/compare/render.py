@@ -193,7 +193,8 @@ h1 { font-size: 1.6rem; } h2 { margin-top: 2.2rem; font-size: 1.25rem; } h3 { fo
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .6rem 0; }
 th, td { padding: .25rem .7rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
-td { white-space: nowrap; } tbody th { font-weight: 600; }
+td { white-space: nowrap; } td:last-child { white-space: normal; min-width: 7rem; }
+tbody th { font-weight: 600; min-width: min(13rem, 34vw); }
 figure { margin: 1.4rem 0; } figure svg { max-width: 100%; height: auto; } figure svg text { fill: currentColor; }
 figcaption { opacity: .75; font-size: .9rem; }
 article { border: 1px solid var(--line); border-radius: .5rem; padding: .2rem 1rem; margin: 1rem 0; }

@@ -146,16 +146,24 @@ def _legend(rows: Sequence[dict[str, Any]]) -> str:
 
 def _verdicts(rows: Sequence[dict[str, Any]]) -> list[Block]:
     """The paper's claims, benchmark by benchmark, and the ratio of training times."""
-    lines, ratios = [], []
+    places: dict[tuple[str, ...], list[str]] = {}
+    ratios = []
     for model, benchmark in cells(rows):
         if benchmark.endswith(BLANK):
             continue
         here = [row for row in rows if (row["model"], row["benchmark"]) == (model, benchmark)]
         place = f"{Path(model).name}, {benchmark}"
-        lines += [(claim.sentence, place, claim.verdict, claim.figures) for claim in claims(here)]
+        for claim in claims(here):
+            # What does not depend on the benchmark, such as training time, is said once a model.
+            told = places.setdefault((Path(model).name, claim.sentence, claim.verdict, claim.figures), [])
+            told.append(benchmark)
         ratios += [Text(f"{place}: {found}") for found in [time_ratio(here)] if found]
-    if not lines:
+    if not places:
         return []
+    lines = [
+        (sentence, f"{name}, {', '.join(benchmarks)}", verdict, figures)
+        for (name, sentence, verdict, figures), benchmarks in places.items()
+    ]
     order = list(dict.fromkeys(line[0] for line in lines))
     lines.sort(key=lambda line: order.index(line[0]))
     table = Table(("what the paper's abstract says", "where", "here", "figures (95 %)"), lines)
