@@ -288,6 +288,21 @@ def test_raw_vlaa_counts_where_the_response_and_gt_differ(folder, caplog):
     assert "in 1 records the raw response ends with another answer than gt, which was taken" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("response", "outside"),
+    [
+        ("<think>r</think><answer>x</answer>", 0),
+        ("r</think>\n<answer>x</answer>\n", 0),
+        ("Preface <think>r</think> more <answer>x</answer>", 1),
+        ("<think>r</think><answer>x</answer> trailing", 1),
+    ],
+)
+def test_text_outside_the_tags_is_counted(folder, caplog, response, outside):
+    (example,) = load(folder, {"conversations": talk("Q?", response)})
+    assert (example.think, example.answer) == ("r", "x")
+    assert caplog.text.count("in 1 records text of the response outside its tags was left out") == outside
+
+
 def test_odd_text_goes_through_as_it_is(folder):
     trace = "长" * 50_000 + "🐈 é\u200d" * 20_000
     row = {"id": "長", "conversations": talk("¿Qué? 什么?", f"<think>{trace}</think><answer>猫</answer>")}

@@ -5,6 +5,7 @@ and the field ``answer``) are read for evaluation. What it leaves out: several q
 cannot hold; the trainer takes such data sets directly.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,6 +32,8 @@ FIELDS: tuple[str, ...] = (
     "choices",
 )
 _MARK = "<image>"
+# A response may begin inside its trace, the opening tag being part of the prompt.
+_OUTSIDE = re.compile(r"<answer>.*?</answer>|<think>.*?</think>|\A(?:(?!<think>).)*?</think>", re.DOTALL)
 
 
 def sniff(record: Record) -> str | None:
@@ -59,6 +62,9 @@ def read(record: Record, options: Options, *, notes: Notes) -> Example:
     choices = _choices(fields.get("choices"), place)
     question = _question(turns, len(images), place, notes)
     think, answer = _think_and_answer(fields, response, options, place)
+    if response is not None and (options.answer_from or "tag") == "tag":
+        outside = _OUTSIDE.sub("", "".join(part["text"] for part in response["content"]))
+        notes["text of the response outside its tags was left out"] += bool(outside.strip())
     answer, kind = typed_answer(answer, fields.get("kind"), choices=choices, place=place)
     if response is not None and fields.get("answer") is not None:
         given, _ = typed_answer(answer_text(fields["answer"], place), kind, choices=choices, place=place)
