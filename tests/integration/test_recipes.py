@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from test_resume import write_data
 
 import balanced_thinking
 from balanced_thinking.cli.main import main
@@ -23,7 +24,8 @@ def cache(tmp_path_factory):
 def test_two_steps_on_the_twin(file, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     verb = "grpo" if "-grpo-" in file.stem else "sft"
-    assert main([verb, "--config", str(file), "--dry-run"]) == 0
+    data = write_data(tmp_path / "data")  # quicker than the embedded set, which stands in for data that are not here
+    assert main([verb, "--config", str(file), "--dataset", str(data), "--dry-run"]) == 0
     told = capsys.readouterr()
     assert "2 steps went through on the twin of" in told.out
     assert "step 2/2" in told.err
