@@ -7,6 +7,7 @@ import shutil
 import pytest
 import torch
 import yaml
+from PIL import Image
 from safetensors.torch import load_file
 from scipy.stats import chi2
 from test_resume import write_data
@@ -16,6 +17,7 @@ from trl.data_utils import prepare_multimodal_messages
 from balanced_thinking.cli.grpo import parse
 from balanced_thinking.cli.main import main
 from balanced_thinking.errors import ConfigError
+from balanced_thinking.training import rollouts
 from balanced_thinking.training.grpo import GRPO_PRESETS, SpreadWarning, StrictGRPOConfig, refuse_hidden_tags
 from balanced_thinking.training.rollouts import encode, roll_out
 from tiny import tiny_processor, tiny_tokenizer
@@ -314,3 +316,21 @@ def test_own_rollouts_draw_from_the_law_that_was_asked_for(tiny_folder, data, tm
 def test_who_makes_the_rollouts(tiny_folder, data, tmp_path, made_trainer, changes, own):
     trainer = made_trainer("--config", recipe(tmp_path, tiny_folder, data, max_steps=1, **changes))
     assert (trainer.rollout_func is roll_out) == own
+
+
+def test_only_equal_pictures_share_a_prompt():
+    """Same question and size: another pixel, or another palette behind the same indices, is another prompt."""
+    plain = Image.new("RGB", (8, 8), (255, 0, 0))
+    other = plain.copy()
+    other.putpixel((7, 7), (254, 0, 0))
+    palettes = [
+        Image.new("RGB", (8, 8), colour).convert("P", palette=Image.Palette.ADAPTIVE) for colour in ("red", "blue")
+    ]
+
+    def key(picture):
+        content = [{"type": "image", "image": picture}, {"type": "text", "text": "Which colour?"}]
+        return rollouts._key([{"role": "user", "content": content}])
+
+    assert key(plain) == key(plain.copy())
+    assert key(plain) != key(other)
+    assert key(palettes[0]) != key(palettes[1])
