@@ -16,7 +16,8 @@ from balanced_thinking.data.prompts import build_prompt
 from balanced_thinking.data.records import to_dataset, to_trl_row
 from balanced_thinking.data.rowcheck import read_row
 from balanced_thinking.data.templates import render_prompt
-from balanced_thinking.demo.presets.twins import FAMILIES, family_of
+from balanced_thinking.demo.presets.families import FAMILIES, family_of
+from balanced_thinking.demo.presets.twins import build_twin
 from balanced_thinking.errors import ConfigError
 from balanced_thinking.evaluation.generation import Generator, Prompt, greedy_config
 from trainers import drift, flat, losses, train
@@ -26,7 +27,7 @@ SIZES = ((16, 16), (32, 16), (16, 40), (24, 24), (40, 32))
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def folder(request, tmp_path_factory):
-    return FAMILIES[request.param](tmp_path_factory.mktemp(request.param) / "model")
+    return build_twin(request.param, tmp_path_factory.mktemp(request.param) / "model")
 
 
 @pytest.fixture(scope="module")

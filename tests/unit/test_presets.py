@@ -14,9 +14,11 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, Qwen2_5_VLP
 
 from balanced_thinking.data.prompts import build_completion, build_prompt
 from balanced_thinking.demo import presets
-from balanced_thinking.demo.presets import pretrain, tiny_qwen2_5_vl
+from balanced_thinking.demo.presets import align, pretrain, tiny
 from balanced_thinking.demo.presets.align import alignment_loss
+from balanced_thinking.demo.presets.families import FAMILIES
 from balanced_thinking.demo.presets.tokenizer import TAGS
+from balanced_thinking.demo.presets.twins import build_twin
 from balanced_thinking.errors import ConfigError
 from balanced_thinking.evaluation.benchmarks import icons
 from balanced_thinking.evaluation.benchmarks.icons_pool import seen_icons
@@ -37,7 +39,7 @@ class StopAt(TrainerCallback):
 @pytest.fixture(scope="module")
 def untrained(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("untrained")
-    tiny_qwen2_5_vl.build_untrained(folder)
+    tiny.build_untrained("qwen2_5_vl", folder)
     return folder
 
 
@@ -55,7 +57,7 @@ def test_it_loads_by_the_auto_classes_as_the_real_family(untrained, processor):
 
 
 def test_the_same_seed_gives_the_same_files(untrained, tmp_path):
-    tiny_qwen2_5_vl.build_untrained(tmp_path)
+    tiny.build_untrained("qwen2_5_vl", tmp_path)
     for name in ("tokenizer.json", "model.safetensors", "config.json"):
         assert (tmp_path / name).read_bytes() == (untrained / name).read_bytes()
 
@@ -95,6 +97,47 @@ def test_a_picture_of_icons_is_nine_tokens(processor):
     assert text.endswith("</answer><|im_end|>\n")
     batch = processor(text=[text], images=[Image.open(io.BytesIO(example.images[0]))], return_tensors="pt")
     assert int((batch["input_ids"] == processor.image_token_id).sum()) == 9
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_cell_of_the_grid_is_seen_by_the_tokens_that_are_said_to_show_it(family, tmp_path):
+    tiny.build_untrained(family, tmp_path)
+    model, own = AutoModelForImageTextToText.from_pretrained(tmp_path), AutoProcessor.from_pretrained(tmp_path)
+    assert 2e6 < model.num_parameters() < 4e6
+    for parameter in align.sight_parameters(model):
+        if parameter.dim() > 1 and not parameter.any():  # Gemma 3's projector starts at zero
+            torch.nn.init.normal_(parameter, std=0.1)
+    cells = align.token_cells(family)
+    example = icons.make_example("icons", "train", 0)
+    text = own.apply_chat_template(build_prompt(example), tokenize=False)
+    batch = own(text=[text], images=[[Image.open(io.BytesIO(example.images[0]))]], return_tensors="pt")
+    assert int((batch["input_ids"] == model.config.image_token_id).sum()) == len(cells)
+    plain = Image.new("RGB", (84, 84), "grey")
+    noise = Image.effect_noise((28, 28), 120).convert("RGB")
+    for cell in range(9):
+        changed = plain.copy()
+        changed.paste(noise, (cell % 3 * 28, cell // 3 * 28))
+        with torch.no_grad():
+            one, other = align.see(model, own, [_png(plain), _png(changed)])
+        shown = [token for token, of in enumerate(cells) if of == cell]
+        moved = (one - other).norm(dim=1)
+        assert sorted(moved.topk(len(shown)).indices.tolist()) == shown
+
+
+def _png(picture: Image.Image) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_all_but_the_text_model_is_sight(family, tmp_path):
+    folder = build_twin(family, tmp_path)
+    model = AutoModelForImageTextToText.from_pretrained(folder)
+    sight = {id(parameter) for parameter in align.sight_parameters(model)}
+    named = {name: id(parameter) in sight for name, parameter in model.named_parameters()}
+    words = ("vision", "visual", "projector", "connector", "image_newline")
+    assert named == {name: any(word in name for word in words) for name in named}
 
 
 def test_alignment_loss_on_hand_worked_numbers():
@@ -160,11 +203,11 @@ def test_a_preset_that_does_not_ship_is_built_once_into_the_cache(tmp_path, monk
     monkeypatch.setenv("BALANCED_THINKING_CACHE", str(tmp_path))
     made = []
 
-    def make(folder: Path, *, work: Path, progress: bool = True) -> None:
+    def make(family: str, name: str, folder: Path, *, work: Path, progress: bool = True) -> None:
         made.append(random.random())
         (folder / "config.json").write_text("{}")
 
-    monkeypatch.setattr(tiny_qwen2_5_vl, "make", make)
+    monkeypatch.setattr(tiny, "make", make)
     monkeypatch.setitem(presets.PRESETS, "other", dataclasses.replace(presets.PRESETS["tiny-qwen2_5_vl"], name="other"))
     assert "built on first use" in presets.list_presets()[-1]
     folder = presets.resolve("other")
@@ -174,9 +217,9 @@ def test_a_preset_that_does_not_ship_is_built_once_into_the_cache(tmp_path, monk
     assert len(made) == 1
 
 
-def test_the_shipped_base_is_complete_small_and_made_for_this_code(processor):
+def test_the_shipped_base_is_complete_small_and_made_for_this_code(untrained, processor):
     shipped = presets.PRESETS["tiny-qwen2_5_vl"].shipped
-    assert {file.name for file in shipped.iterdir()} == set(tiny_qwen2_5_vl.FILES)
+    assert {file.name for file in shipped.iterdir()} == {"README.md", *(file.name for file in untrained.iterdir())}
     assert sum(file.stat().st_size for file in shipped.iterdir()) <= 8 * 2**20
     own = AutoProcessor.from_pretrained(shipped)
     assert own.tokenizer.get_vocab() == processor.tokenizer.get_vocab()

@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from balanced_thinking.demo.presets.twins import FAMILIES, family_of
+from balanced_thinking.demo.presets.families import family_of
+from balanced_thinking.demo.presets.twins import build_twin
 from balanced_thinking.errors import ConfigError
 from balanced_thinking.evaluation.benchmarks import BENCHMARKS
 from balanced_thinking.runinfo import build_once, cache_dir, content_hash
@@ -65,10 +66,6 @@ def dry_run(
     ]
 
 
-def _build(family: str, folder: Path) -> None:
-    FAMILIES[family](folder)
-
-
 def _as_options(fields: Mapping[str, Any]) -> list[str]:
     """Fields as options; behind the user's own they win."""
     return [part for name, value in fields.items() for part in (f"--{name}", *_texts(value))]
@@ -80,9 +77,14 @@ def _texts(value: Any) -> list[str]:
 
 def make_twin(family: str) -> Path:
     """The twin's folder, built on first use."""
-    source = Path(__file__).with_name("presets") / "twins.py"
-    key = content_hash({"twins": source.read_text(encoding="utf-8"), "family": family})
-    return build_once(cache_dir() / "twins" / f"{family}-{key}", lambda folder: _build(family, folder))
+    presets = Path(__file__).with_name("presets")
+    sources = [presets / name for name in ("twins.py", "tokenizer.py", f"families/{family}.py")]
+    key = content_hash({"family": family, "sources": [source.read_text(encoding="utf-8") for source in sources]})
+
+    def build(folder: Path) -> None:
+        build_twin(family, folder)
+
+    return build_once(cache_dir() / "twins" / f"{family}-{key}", build)
 
 
 def _differs(parsed: tuple[Any, ...], name: str, value: Any) -> bool:

@@ -1,12 +1,10 @@
 """The embedded models by name: one literal table; a name becomes a folder in the plain Hugging Face layout.
 
 A preset that ships in the package is used from there; any other is built on the user's machine and cached under a hash
-of everything that made it, whole or not at all. What it leaves out: how a preset is made (one module each).
-To add one: a module beside this one with ``make(folder, progress=...)``, and an entry in ``PRESETS``.
+of everything that made it, whole or not at all. What it leaves out: how a preset is made (``tiny``, ``pretrain``).
+To add one: a module in ``families`` with a line in its table, and a line in ``PRESETS``.
 """
 
-import importlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +13,20 @@ from balanced_thinking.runinfo import build_once, cache_dir, content_hash
 
 _HERE = Path(__file__).parent
 _PACKAGE = _HERE.parents[1]
+# The source files, relative to the package, whose content decides what comes out; beside them the family's own.
+_MADE_BY = (
+    "demo/presets/tiny.py",
+    "demo/presets/tokenizer.py",
+    "demo/presets/align.py",
+    "demo/presets/pretrain.py",
+    "demo/presets/muon.py",
+    "evaluation/benchmarks/icons.py",
+    "evaluation/benchmarks/icons_pool.py",
+    "evaluation/benchmarks/icons_pretraining.py",
+    "evaluation/benchmarks/icons_scene.py",
+    "evaluation/benchmarks/icons_tasks.py",
+    "evaluation/benchmarks/icons_traces.py",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +36,12 @@ class Preset:
     Attributes:
         name: What the user types.
         description: One line.
-        module: The module beside this one that makes it.
-        made_by: The source files, relative to the package, whose content decides what comes out.
+        family: The module in ``families`` that tells how it is built.
     """
 
     name: str
     description: str
-    module: str
-    made_by: tuple[str, ...]
+    family: str
 
     @property
     def shipped(self) -> Path:
@@ -40,28 +50,20 @@ class Preset:
 
     def fingerprint(self) -> str:
         """Hash of the sources that make it."""
-        return content_hash({name: (_PACKAGE / name).read_text(encoding="utf-8") for name in self.made_by})
+        files = (*_MADE_BY, f"demo/presets/families/{self.family}.py")
+        return content_hash({name: (_PACKAGE / name).read_text(encoding="utf-8") for name in files})
 
 
+_TRAINED_ON = "pre-trained on facts, captions and direct questions of icons"
 PRESETS: dict[str, Preset] = {
-    "tiny-qwen2_5_vl": Preset(
-        "tiny-qwen2_5_vl",
-        "Qwen2.5-VL in 2.8 M parameters, pre-trained on facts, captions and direct questions of icons",
-        "tiny_qwen2_5_vl",
-        (
-            "demo/presets/tiny_qwen2_5_vl.py",
-            "demo/presets/tokenizer.py",
-            "demo/presets/align.py",
-            "demo/presets/pretrain.py",
-            "demo/presets/muon.py",
-            "evaluation/benchmarks/icons.py",
-            "evaluation/benchmarks/icons_pool.py",
-            "evaluation/benchmarks/icons_pretraining.py",
-            "evaluation/benchmarks/icons_scene.py",
-            "evaluation/benchmarks/icons_tasks.py",
-            "evaluation/benchmarks/icons_traces.py",
-        ),
-    ),
+    name: Preset(name, f"{description}, {_TRAINED_ON}", family)
+    for name, description, family in (
+        ("tiny-qwen2_5_vl", "Qwen2.5-VL in 2.8 M parameters", "qwen2_5_vl"),
+        ("tiny-qwen3_vl", "Qwen3-VL in 2.9 M parameters", "qwen3_vl"),
+        ("tiny-llava_next", "LLaVA-NeXT over Mistral in 2.8 M parameters", "llava_next"),
+        ("tiny-gemma3", "Gemma 3 in 2.5 M parameters", "gemma3"),
+        ("tiny-idefics3", "Idefics3 (SmolVLM) in 2.6 M parameters", "idefics3"),
+    )
 }
 
 
@@ -90,12 +92,13 @@ def build(name: str, folder: str | Path | None = None, *, progress: bool = True)
     if preset is None:
         raise ConfigError(f"preset {name!r} is unknown; choose one of {', '.join(PRESETS)}")
     key = preset.fingerprint()
-    make: Callable[..., None] = importlib.import_module(f"{__name__}.{preset.module}").make
+    from balanced_thinking.demo.presets import tiny
+
     work = cache_dir() / "presets" / f"{name}-{key}.work"
     if folder is not None and Path(folder).is_dir() and any(Path(folder).iterdir()):
         raise ConfigError(f"{folder} is not empty; name a new folder for {name}")
     place = Path(folder) if folder is not None else cache_dir() / "presets" / f"{name}-{key}"
-    return build_once(place, lambda target: make(target, work=work, progress=progress))
+    return build_once(place, lambda target: tiny.make(preset.family, name, target, work=work, progress=progress))
 
 
 def list_presets() -> list[str]:

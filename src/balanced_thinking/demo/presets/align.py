@@ -1,4 +1,4 @@
-"""The tower of a tiny preset learns to speak in words before the text model learns to read them.
+"""The sight of an embedded model learns to speak in words before its text model learns to read them.
 
 The visual token of a cell is trained to be the sum of two word embeddings, the icon's name and its place (of an icon in
 a picture of its own, the name alone): what CLIP gives a large model, in a minute. From there a text model finds icons
@@ -6,16 +6,20 @@ by name within some hundred steps; from random towers it did not in thousands.
 What it leaves out: the text model and all training after (``pretrain``).
 """
 
+import inspect
 import random
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
+from torch import nn
 from torch.nn import functional
 
-from balanced_thinking.evaluation.benchmarks.icons_pool import seen_icons
+from balanced_thinking.demo.presets.families import FAMILIES, family_of
+from balanced_thinking.evaluation.benchmarks.icons_pool import Icon, seen_icons
 from balanced_thinking.evaluation.benchmarks.icons_scene import CELLS, POSITIONS, draw, draw_icon
 
 ROWS, LEARNING_RATE, WARMUP = 32, 2e-3, 20
@@ -23,16 +27,16 @@ SHARPNESS = 10.0  # logit of a perfect match
 
 
 def align(source: Path, folder: Path, *, steps: int, seed: int = 0, progress: bool = True) -> None:
-    """Write the model of ``source`` to ``folder`` with its tower aligned to its word embeddings."""
+    """Write the model of ``source`` to ``folder`` with its sight aligned to its word embeddings."""
     from tqdm.auto import trange
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     model, processor = AutoModelForImageTextToText.from_pretrained(source), AutoProcessor.from_pretrained(source)
-    tower, rng = model.model.visual, random.Random(f"align/{seed}")
-    optimizer = torch.optim.AdamW(tower.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(sight_parameters(model), lr=LEARNING_RATE, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / WARMUP, (1 - step / steps) / 0.5)
     )
+    rng, cells = random.Random(f"align/{seed}"), token_cells(family_of(str(source)))
     icons = [icon for group in seen_icons().values() for icon in group]
     names, places = (_embeddings(model, processor, words) for words in ([i.name for i in icons], POSITIONS))
     places = torch.cat([places, torch.zeros(1, places.shape[1])])  # no place
@@ -40,18 +44,23 @@ def align(source: Path, folder: Path, *, steps: int, seed: int = 0, progress: bo
         for _ in bar:
             grids = [rng.choices(icons, k=CELLS) for _ in range(ROWS)]
             alone = rng.choices(icons, k=2 * ROWS)
-            pictures = [*(draw(grid, rng) for grid in grids), *(draw_icon(icon, rng) for icon in alone)]
-            name_ids = torch.tensor([icons.index(icon) for cells in (*grids, alone) for icon in cells])
-            place_ids = torch.cat([torch.arange(CELLS).repeat(ROWS), torch.full((len(alone),), CELLS)])
-            loss = alignment_loss(_see(tower, processor, pictures), names, name_ids, places, place_ids)
+            whole = see(model, processor, [draw(grid, rng) for grid in grids])
+            single = see(model, processor, [draw_icon(icon, rng) for icon in alone])
+            loss = alignment_loss(*_paired(whole, single, cells, grids, alone, icons, names, places))
             optimizer.zero_grad()
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(tower.parameters(), 1.0)
+            torch.nn.utils.clip_grad_norm_(sight_parameters(model), 1.0)
             optimizer.step()
             schedule.step()
             bar.set_postfix(loss=f"{loss.item():.2f}")
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
+
+
+def sight_parameters(model: Any) -> list[nn.Parameter]:
+    """All that turns pixels into what the text model reads: everything but the text model and its head."""
+    text = {id(p) for part in (model.get_decoder(), model.get_output_embeddings()) for p in part.parameters()}
+    return [parameter for parameter in model.parameters() if id(parameter) not in text]
 
 
 def alignment_loss(
@@ -75,16 +84,63 @@ def alignment_loss(
     return by_name + 0.3 * by_place + distance
 
 
-def _see(tower: Any, processor: Any, pictures: list[bytes]) -> torch.Tensor:
-    """The visual tokens of pictures one after the other, [tokens, width]."""
-    opened = [Image.open(BytesIO(picture)) for picture in pictures]
+def _paired(
+    whole: torch.Tensor,
+    single: torch.Tensor,
+    cells: Sequence[int | None],
+    grids: Sequence[Sequence[Icon]],
+    alone: Sequence[Icon],
+    icons: Sequence[Icon],
+    names: torch.Tensor,
+    places: torch.Tensor,
+) -> tuple[torch.Tensor, ...]:
+    """The arguments of ``alignment_loss``; a lone icon shows itself in each token that shows anything.
+
+    Args:
+        whole: [grids, tokens, width] of pictures of grids.
+        single: [icons, tokens, width] of pictures of one icon.
+        cells: Which cell each token of a grid shows.
+        grids: The icons of each grid.
+        alone: The icons of the single pictures.
+        icons: All icons, in the order of ``names``.
+        names: [words, width].
+        places: [10, width].
+    """
+    shows = [token for token, cell in enumerate(cells) if cell is not None]
+    lone = shows if single.shape[1] == len(cells) else list(range(single.shape[1]))
+    cell_ids = torch.tensor([cell for cell in cells if cell is not None])
+    in_cells = torch.tensor([[icons.index(icon) for icon in grid] for grid in grids])[:, cell_ids]
+    on_own = torch.tensor([icons.index(icon) for icon in alone]).repeat_interleave(len(lone))
+    return (
+        torch.cat([whole[:, shows].flatten(0, 1), single[:, lone].flatten(0, 1)]),
+        names,
+        torch.cat([in_cells.flatten(), on_own]),
+        places,
+        torch.cat([cell_ids.repeat(len(grids)), torch.full_like(on_own, CELLS)]),
+    )
+
+
+def token_cells(family: str) -> Sequence[int | None]:
+    """The cell that each visual token of a picture of nine cells shows; None: no cell."""
+    module: Any = FAMILIES[family]
+    return module.token_cells(3) if hasattr(module, "token_cells") else range(CELLS)
+
+
+def see(model: Any, processor: Any, pictures: Sequence[bytes]) -> torch.Tensor:
+    """The visual tokens of pictures that all take as many, [pictures, tokens, width]."""
+    opened = [[Image.open(BytesIO(picture)).convert("RGB")] for picture in pictures]
     inputs = processor.image_processor(images=opened, return_tensors="pt")
+    taken = inspect.signature(model.get_image_features).parameters
     with torch.autocast("cpu", torch.bfloat16):
-        return tower(inputs["pixel_values"], inputs["image_grid_thw"]).pooler_output.float()
+        seen = model.get_image_features(**{name: value for name, value in inputs.items() if name in taken})
+    features = seen.pooler_output
+    tokens = features if isinstance(features, torch.Tensor) else torch.cat(list(features))
+    return tokens.reshape(len(pictures), -1, tokens.shape[-1]).float()
 
 
-def _embeddings(model: Any, processor: Any, words: Any) -> torch.Tensor:
-    """The embeddings of words as they stand inside a sentence, [words, width]."""
-    ids = [processor.tokenizer(f" {word}")["input_ids"] for word in words]
+def _embeddings(model: Any, processor: Any, words: Sequence[str]) -> torch.Tensor:
+    """The embeddings of words as they stand inside a sentence, [words, width]; scaled as the text model sees them."""
+    ids = [processor.tokenizer(f" {word}", add_special_tokens=False)["input_ids"] for word in words]
     assert all(len(each) == 1 for each in ids), "the tokenizer keeps each name and place whole"
-    return model.get_input_embeddings().weight.detach()[torch.tensor(ids)[:, 0]]
+    with torch.no_grad():
+        return model.get_input_embeddings()(torch.tensor(ids)[:, 0])

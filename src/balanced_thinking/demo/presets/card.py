@@ -14,10 +14,10 @@ tags: [balanced-thinking]
 ---
 # {name}
 
-transformers' own Qwen2.5-VL in {millions:.2f} million parameters, with its real processor and a byte-level BPE
+transformers' own {architecture} in {millions:.2f} million parameters, with its real processor and a byte-level BPE
 tokenizer of {vocabulary} tokens. Pre-trained from random weights on facts, dense captions and direct questions
-about 3 x 3 grids of icons; it has never seen a reasoning trace, nor any icon of `icons-unseen`. It is the base arm of
-`balanced demo` and knows nothing else: no language beyond those templates, no pictures beyond those grids.
+about 3 x 3 grids of icons; it has never seen a reasoning trace, nor any icon of `icons-unseen`. It is a base for the
+project's comparisons and knows nothing else: no language beyond those templates, no pictures beyond those grids.
 
 ```python
 from balanced_thinking.demo.presets import resolve
@@ -49,9 +49,12 @@ def measure(folder: Path, scratch: Path) -> dict[str, dict[str, float]]:
     return rows
 
 
-def write_card(folder: Path, name: str, figures: dict[str, dict[str, float]], **facts: float) -> None:
+def write_card(
+    folder: Path, name: str, architecture: str, figures: dict[str, dict[str, float]], **facts: float
+) -> None:
     """``README.md`` from the figures of ``measure`` and the facts of the run."""
     lines = [f"| `{bench}` val | {row['n']:,} | {100 * row['accuracy']:.1f} % |" for bench, row in figures.items()]
     write_text(
-        folder / "README.md", _CARD.format(name=name, figures="\n".join(lines), attribution=ATTRIBUTION, **facts)
+        folder / "README.md",
+        _CARD.format(name=name, architecture=architecture, figures="\n".join(lines), attribution=ATTRIBUTION, **facts),
     )

@@ -1,10 +1,10 @@
-"""The recipe by which the base of `tiny-qwen2_5_vl` is pre-trained: it learns to see, to find, then to answer at once.
+"""The recipe by which the embedded models are pre-trained: it learns to see, to find, then to answer at once.
 
 A tower that speaks in words (``align``) comes first and rests while the text model learns facts about pictures, one
 skill after the other, then direct questions and dense captions; a few name-free questions are about several hundred
 further icons. No trace is shown. Each response counts by the mean over its own tokens (``loss="scale"`` with constant
 weights), so that a direct answer weighs as much as a caption.
-What it leaves out: the model (``tiny_qwen2_5_vl``), where the base is kept (``presets``).
+What it leaves out: the models (``tiny``), where the base is kept (``presets``).
 """
 
 import random
@@ -97,8 +97,8 @@ def make_trainer(aligned: Path, config: Any, recipe: Recipe, seed: int, *, progr
     """The project's own trainer on the rows of the recipe."""
     from transformers import AutoModelForImageTextToText, AutoProcessor, PrinterCallback, get_scheduler
 
+    from balanced_thinking.demo.presets.align import sight_parameters
     from balanced_thinking.demo.presets.muon import MuonWithAdamW
-    from balanced_thinking.models.modeling import freeze_vision_tower
     from balanced_thinking.training.callbacks import Clock, Console, MetricsFile
     from balanced_thinking.training.sft import ScaleSFTTrainer
 
@@ -106,7 +106,8 @@ def make_trainer(aligned: Path, config: Any, recipe: Recipe, seed: int, *, progr
     # Written-out attention is a quarter quicker than the fused kernel at this width on a CPU.
     model = AutoModelForImageTextToText.from_pretrained(aligned, attn_implementation={"text_config": "eager"})
     # At this learning rate the tower would lose its words within a hundred steps, and the text model its sight.
-    freeze_vision_tower(model)
+    for parameter in sight_parameters(model):
+        parameter.requires_grad_(False)
     optimizer = MuonWithAdamW(model, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     schedule = get_scheduler(
         "warmup_stable_decay",

@@ -1,53 +1,98 @@
-"""The byte-level BPE tokenizer of the tiny presets, trained on the project's own templates.
+"""Byte-level BPE tokenizers of the embedded models: trained on the project's own templates, or a token a byte.
 
 Everything a program of ours writes comes out as about one token a word; any other text still round-trips, in bytes.
 The four tags are single added tokens with ``special=False``, so that decoding with ``skip_special_tokens=True`` keeps
-them. The special tokens and the ChatML template are those of Qwen2.5-VL, without its default system prompt.
+them. Special tokens and chat templates belong to the families (``families``).
 """
 
 import json
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from typing import Any
 
-if TYPE_CHECKING:
-    from transformers import Qwen2Tokenizer
-
-SPECIAL = (
-    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>",
-    "<|image_pad|>", "<|video_pad|>",
-)  # fmt: skip
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
-# As Qwen2.5-VL's: each message in ChatML, pictures and videos as one placeholder that the processor repeats.
-CHAT_TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
-    "{% if message['content'] is string %}{{ message['content'] }}"
-    "{% else %}{% for content in message['content'] %}"
-    "{% if content['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
-    "{% elif content['type'] == 'video' %}<|vision_start|><|video_pad|><|vision_end|>"
-    "{% elif 'text' in content %}{{ content['text'] }}{% endif %}"
-    "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 
 
-def train_tokenizer(texts: Iterable[str], *, vocab_size: int) -> "Qwen2Tokenizer":
-    """A Qwen2 tokenizer of at most ``vocab_size`` tokens, added ones included; the same for the same texts."""
-    from tokenizers import AddedToken, Tokenizer, models, trainers
+def train_vocabulary(texts: Iterable[str], *, size: int) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """(vocabulary, merges) of at most ``size`` tokens; the same for the same texts."""
+    from tokenizers import Tokenizer, models, trainers
     from tokenizers.pre_tokenizers import ByteLevel
-    from transformers import Qwen2Tokenizer
 
     trained = Tokenizer(models.BPE())
-    trained.pre_tokenizer = Qwen2Tokenizer().backend_tokenizer.pre_tokenizer
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size - len(SPECIAL) - len(TAGS), initial_alphabet=ByteLevel.alphabet(), show_progress=False
-    )
+    trained.pre_tokenizer = _words()
+    trainer = trainers.BpeTrainer(vocab_size=size, initial_alphabet=ByteLevel.alphabet(), show_progress=False)
     trained.train_from_iterator(texts, trainer)
     merges = [tuple(merge) for merge in json.loads(trained.to_str())["model"]["merges"]]
-    tokenizer = Qwen2Tokenizer(
-        vocab=trained.get_vocab(), merges=merges, unk_token=None, eos_token="<|im_end|>", pad_token="<|endoftext|>"
-    )
-    tokenizer.add_special_tokens({"additional_special_tokens": list(SPECIAL)})
-    tokenizer.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in TAGS])
-    tokenizer.chat_template = CHAT_TEMPLATE
-    tokenizer.padding_side = "left"
+    return trained.get_vocab(), merges
+
+
+def bytes_vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """(vocabulary, merges) of a token a byte."""
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    return {piece: number for number, piece in enumerate(sorted(ByteLevel.alphabet()))}, []
+
+
+def fast_tokenizer(
+    vocabulary: dict[str, int],
+    merges: list[tuple[str, str]],
+    special: Sequence[str],
+    *,
+    eos: str,
+    pad: str,
+    bos: str | None = None,
+    **named: str,
+) -> Any:
+    """A tokenizer over a vocabulary with special tokens and the tags; ``named`` ones become attributes."""
+    from tokenizers import Tokenizer, decoders, models, processors
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer(models.BPE(vocabulary, merges))
+    backend.pre_tokenizer = _words()
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens(list(special))
+    if bos is not None:
+        ids = [(bos, backend.token_to_id(bos))]
+        backend.post_processor = processors.TemplateProcessing(single=f"{bos} $A", special_tokens=ids)
+    extra = {"extra_special_tokens": named} if named else {}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=eos, pad_token=pad, bos_token=bos, **extra)
+    add_tags(tokenizer)
     return tokenizer
+
+
+def add_tags(tokenizer: Any) -> None:
+    """The tags as tokens of their own, which decoding keeps; padding on the left, as for generation."""
+    from tokenizers import AddedToken
+
+    tokenizer.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in TAGS])
+    tokenizer.padding_side = "left"
+
+
+def padded_size(tokenizer: Any) -> int:
+    """The vocabulary, padded to a multiple of 64."""
+    return -(-len(tokenizer) // 64) * 64
+
+
+def special_ids(tokenizer: Any) -> dict[str, Any]:
+    """Vocabulary and ends of text as a text configuration names them."""
+    return {
+        "vocab_size": padded_size(tokenizer),
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+
+
+def message_parts(image: str) -> str:
+    """The part of a chat template that writes one message's text, and ``image`` for each of its pictures."""
+    return (
+        "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}"
+        "{% if part['type'] == 'image' %}" + image + "{% elif part['type'] == 'text' %}{{ part['text'] }}{% endif %}"
+        "{% endfor %}{% endif %}"
+    )
+
+
+def _words() -> Any:
+    """Qwen2's splitting of text into words, digits and marks."""
+    from transformers import Qwen2Tokenizer
+
+    return Qwen2Tokenizer().backend_tokenizer.pre_tokenizer
