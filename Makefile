@@ -1,6 +1,7 @@
 # Each target sets up everything it needs: only python 3.11+, make and a C compiler must be there.
 #   make demo    the main job: SFT against SCALe-SFT on real icon pictures, table, plots and report under runs/demo
 #   make test    all tests but the long ones (under 10 minutes on 2 cores)
+#   make test-lmms-eval  exported tasks through lmms-eval itself (installs it in .venv-lmms-eval)
 #   make test-browser   the HTML report in headless Chromium (part of `make test` where one is installed)
 #   make check   formatting, lint, types, contracts (what must hold before a commit)
 # TORCH_INDEX=<url> takes torch and torchvision from another wheel index (for example a CPU-only one).
@@ -13,7 +14,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 
-.PHONY: setup demo test test-browser test-long check format clean
+.PHONY: setup demo test test-browser test-long test-lmms-eval check format clean
 setup: $(READY)
 
 $(READY): pyproject.toml
@@ -28,7 +29,7 @@ demo: $(READY)
 	$(BIN)/balanced demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not long"
+	$(BIN)/python -m pytest -m "not long and not lmms_eval"
 
 # Debian: apt-get install chromium. A machine without a browser fails here, and only here.
 test-browser: $(READY)
@@ -37,6 +38,16 @@ test-browser: $(READY)
 
 test-long: $(READY)
 	$(BIN)/python -m pytest -m long
+
+# lmms-eval pins other versions than we do, so it gets an environment of its own (some minutes, 6 GB).
+LMMS := .venv-lmms-eval
+$(LMMS)/.ready:
+	test -x $(LMMS)/bin/python || $(PYTHON) -m venv $(LMMS)
+	$(LMMS)/bin/python -m pip install -q --disable-pip-version-check 'lmms-eval==0.7.3' decord
+	@touch $@
+
+test-lmms-eval: $(READY) $(LMMS)/.ready
+	LMMS_EVAL_PYTHON=$(CURDIR)/$(LMMS)/bin/python $(BIN)/python -m pytest -m lmms_eval
 
 check: $(READY)
 	$(BIN)/ruff format --check .
@@ -49,4 +60,4 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) build dist runs .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) $(LMMS) build dist runs .pytest_cache .ruff_cache .mypy_cache

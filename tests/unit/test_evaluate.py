@@ -14,6 +14,7 @@ from balanced_thinking.evaluation.benchmarks import BENCHMARKS, Benchmark
 from balanced_thinking.evaluation.evaluate import evaluate, find_benchmark, model_identity, score
 from balanced_thinking.evaluation.generation import Generator, Response
 from balanced_thinking.evaluation.metrics import decode_bits
+from balanced_thinking.evaluation.question import Question
 from tiny import tiny_examples, tiny_qwen2_5_vl
 
 CAP = 6
@@ -197,7 +198,8 @@ def test_system_prompt_reaches_the_model(folder, data, tmp_path, monkeypatch):
 
 def test_score_keeps_the_prefilled_tag():
     example = Example("q", "s", (), "Which?", ("x", "y"), None, "B", "choice")
-    row = score(3, example, response=Response("t</think><answer>(b)</answer>", [], False, 1, 3, "<think>"))
+    response = Response("t</think><answer>(b)</answer>", [], False, 1, 3, "<think>")
+    row = score(3, Question(example), response=response, rules={})
     assert (row["correct"], row["malformed"], row["think"], row["answer"]) == (True, None, "t", "(b)")
     assert row["response"] == "<think>t</think><answer>(b)</answer>"
 
@@ -217,7 +219,7 @@ def test_a_benchmark_is_loaded_by_name_and_split(monkeypatch, asked, split, name
     toy = Benchmark("toy", "for tests", 33, ("val", "test"), lambda which: loaded.append(which) or tiny_examples(4))
     monkeypatch.setitem(BENCHMARKS, "toy", toy)
     target = find_benchmark(asked, limit=3)
-    assert (loaded, target.name, target.max_new_tokens, len(target.examples)) == ([split], name, 33, 3)
+    assert (loaded, target.name, target.max_new_tokens, len(target.questions)) == ([split], name, 33, 3)
 
 
 def test_impossible_reference_is_found_before_the_model(tmp_path, folder):

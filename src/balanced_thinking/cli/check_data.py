@@ -16,13 +16,14 @@ def run(argv: Sequence[str]) -> int:
     if options.json:
         _make_folder(Path(options.json).parent)
 
+    from balanced_thinking.cli.parsing import columns_of
     from balanced_thinking.data.audit import audit
     from balanced_thinking.data.formats.options import Options
     from balanced_thinking.errors import DataError
     from balanced_thinking.runinfo import write_json
 
     root = Path(options.image_root) if options.image_root else None
-    columns = _columns(options.columns)
+    columns = columns_of(options.columns)
     reading = Options(root, options.answer_from, options.on_missing, columns, options.allow_outside)
     with _clean_copy(options.fix, options.hold_out) as (keep, left_out), _bar(options.dataset) as advance:
         found = audit(
@@ -69,15 +70,6 @@ def _parse(argv: Sequence[str]) -> Any:
     )
     parser.add_argument("--json", help="also write all figures to this file")
     return parser.parse_all(argv)
-
-
-def _columns(text: str | None) -> Any:
-    from balanced_thinking.errors import ConfigError
-
-    try:
-        return json.loads(text) if text else {}
-    except ValueError as error:
-        raise ConfigError(f'columns must be JSON such as {{"completion": "response"}}, not {text}') from error
 
 
 def _counter(tokenizer: str | None) -> Callable[[str], int] | None:

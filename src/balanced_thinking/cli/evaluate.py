@@ -1,30 +1,16 @@
 """``balanced evaluate``: score a model on benchmarks or any readable data file."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
 def run(argv: Sequence[str]) -> int:
     """Evaluate, print one line a benchmark, and leave the predictions beside the model."""
-    from balanced_thinking.cli.parsing import OneLineParser
-
-    parser = OneLineParser(prog="balanced evaluate", description=__doc__)
-    parser.add_argument("--model", required=True, help="preset, model folder or hub id")
-    parser.add_argument("--benchmark", required=True, nargs="+", help="benchmark names or data files")
-    parser.add_argument("--output_dir", help="folder for predictions and metrics; unset: the model's run folder")
-    parser.add_argument("--limit", type=int, help="first so many questions only")
-    parser.add_argument("--max_new_tokens", type=int, help="generation cap; unset: the benchmark's")
-    parser.add_argument("--batch_size", type=int, help="questions at once; unset: chosen, lowered when memory is short")
-    parser.add_argument("--backend", default="transformers", help="transformers or vllm")
-    parser.add_argument("--blank_images", action="store_true", help="replace every picture by a grey one")
-    parser.add_argument("--system_prompt", help="the one used in training")
-    parser.add_argument(
-        "--answers_only", action="store_true", help="the model answers without thinking (malformed: n/a)"
-    )
-    options = parser.parse_all(argv)
+    options = _parse(argv)
 
     from pathlib import Path
 
+    from balanced_thinking.cli.parsing import columns_of
     from balanced_thinking.demo.presets import resolve
     from balanced_thinking.errors import ConfigError
     from balanced_thinking.evaluation.evaluate import evaluate
@@ -36,6 +22,13 @@ def run(argv: Sequence[str]) -> int:
     from balanced_thinking.models.modeling import check_name
 
     check_name(model)
+    reading = {
+        "format": options.dataset_format,
+        "image_root": options.image_root,
+        "answer_from": options.answer_from,
+        "columns": columns_of(options.columns),
+        "allow_outside": options.allow_outside,
+    }
     loaded: Any = model
     if options.backend == "transformers" and len(options.benchmark) > 1:
         from balanced_thinking.models.modeling import load_model
@@ -53,10 +46,49 @@ def run(argv: Sequence[str]) -> int:
             blank_images=options.blank_images,
             system_prompt=options.system_prompt,
             expects_think=not options.answers_only,
+            reading=reading,
         )
-        malformed = "n/a" if row["malformed"] is None else f"{100 * row['malformed']:.1f} %"
-        print(
-            f"{benchmark}: accuracy {100 * row['accuracy']:.1f} ± {100 * row['accuracy_se']:.1f} % of {row['n']}, "
-            f"malformed {malformed}, truncated {100 * row['truncated']:.1f} %"
-        )
+        print(f"{benchmark}: {_told(row)}")
     return 0
+
+
+def _parse(argv: Sequence[str]) -> Any:
+    from balanced_thinking.cli.parsing import OneLineParser
+    from balanced_thinking.evaluation.benchmarks import BENCHMARKS
+    from balanced_thinking.evaluation.benchmarks.published import PUBLISHED
+
+    parser = OneLineParser(prog="balanced evaluate", description=__doc__)
+    parser.add_argument("--model", required=True, help="preset, model folder or hub id")
+    parser.add_argument(
+        "--benchmark",
+        required=True,
+        nargs="+",
+        help=f"data files, or any of {', '.join(BENCHMARKS)}; published ones, from the hub or as NAME=FOLDER: "
+        f"{', '.join(PUBLISHED)}; NAME:SPLIT for another split",
+    )
+    parser.add_argument("--output_dir", help="folder for predictions and metrics; unset: the model's run folder")
+    parser.add_argument("--limit", type=int, help="first so many questions only")
+    parser.add_argument("--max_new_tokens", type=int, help="generation cap; unset: the benchmark's")
+    parser.add_argument("--batch_size", type=int, help="questions at once; unset: chosen, lowered when memory is short")
+    parser.add_argument("--backend", default="transformers", help="transformers or vllm")
+    parser.add_argument("--blank_images", action="store_true", help="replace every picture by a grey one")
+    parser.add_argument("--system_prompt", help="the one used in training")
+    parser.add_argument(
+        "--answers_only", action="store_true", help="the model answers without thinking (malformed: n/a)"
+    )
+    files = parser.add_argument_group("data files", "how to read a file of yours; named as in training")
+    files.add_argument("--dataset_format", help="data format; unset: found out, and said")
+    files.add_argument("--image_root", help="folder of relative picture paths; unset: the data file's")
+    files.add_argument("--answer_from", help="tag, boxed, after_think or field")
+    files.add_argument("--columns", help='our names to the file\'s as JSON: {"question": "frage"}')
+    files.add_argument("--allow_outside", action="store_true", help="allow pictures outside the data's folder")
+    return parser.parse_all(argv)
+
+
+def _told(row: Mapping[str, Any]) -> str:
+    malformed = "n/a" if row["malformed"] is None else f"{100 * row['malformed']:.1f} %"
+    own = "".join(f", {name} {100 * score:.1f} %" for name, score in row.get("scores", {}).items())
+    return (
+        f"accuracy {100 * row['accuracy']:.1f} ± {100 * row['accuracy_se']:.1f} % of {row['n']} (exact match){own}, "
+        f"malformed {malformed}, truncated {100 * row['truncated']:.1f} %"
+    )

@@ -18,6 +18,7 @@ VERBS = {
     "grpo": "GRPO from any SFT folder, with rewards on the answer and its form: --config recipe.yaml",
     "compare": "arms x seeds x models x benchmarks from one YAML: statistics and report, resumable",
     "evaluate": "score a model on benchmarks or any readable data file",
+    "export": "benchmarks as tasks of lmms-eval, asked and scored as here",
     "check-data": "what is in a data set, what is wrong with it, and a clean copy",
     "report": "make the report of a comparison again from its folder",
     "presets": "list, build and locate the embedded models",

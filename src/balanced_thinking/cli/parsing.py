@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import difflib
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -32,6 +33,18 @@ def unknown_option(option: str, options: Iterable[str], help_command: str) -> st
     """One line for an option that does not exist."""
     near = difflib.get_close_matches(option.split("=")[0], list(options), n=1)
     return f"unknown option {option}; " + (f"did you mean {near[0]}?" if near else f"see {help_command}")
+
+
+def columns_of(text: str | None) -> Any:
+    """The value of ``--columns``: our names to the file's, written as JSON.
+
+    Raises:
+        ConfigError: not JSON.
+    """
+    try:
+        return json.loads(text) if text else {}
+    except ValueError as error:
+        raise ConfigError(f'columns must be JSON such as {{"completion": "response"}}, not {text}') from error
 
 
 def split_dry_run(arguments: Sequence[str]) -> tuple[bool, list[str]]:

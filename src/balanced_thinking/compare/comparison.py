@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from balanced_thinking.core.schedule import PRESETS
-from balanced_thinking.errors import ConfigError
-from balanced_thinking.evaluation.benchmarks import BENCHMARKS, file_name
+from balanced_thinking.errors import ConfigError, EvaluationError
+from balanced_thinking.evaluation.benchmarks import ask, file_name
 
 # What a comparison gives each stage by itself.
 _OWNED = ("model_name_or_path", "output_dir", "seed", "resume_from_checkpoint")
@@ -184,15 +184,10 @@ def check_benchmarks(comparison: Comparison) -> None:
         ConfigError: names the nearest that exists.
     """
     for benchmark in comparison.benchmarks:
-        name, _, split = benchmark.partition(":")
-        if name in BENCHMARKS:
-            splits = BENCHMARKS[name].splits
-            if split and split not in splits:
-                raise ConfigError(f"comparison: {name} has no split {split!r}; {nearest(split, splits)}")
-        elif not Path(benchmark).exists():
-            raise ConfigError(
-                f"comparison: {benchmark!r} is neither a benchmark nor a file; {nearest(benchmark, BENCHMARKS)}"
-            )
+        try:
+            ask(benchmark)
+        except EvaluationError as error:
+            raise ConfigError(f"comparison: {error}") from error
 
 
 def nearest(word: str, known: Any) -> str:

@@ -17,8 +17,7 @@ from typing import Any
 from balanced_thinking.compare.comparison import ARMS, Comparison
 from balanced_thinking.compare.plan import Stage, training_stages
 from balanced_thinking.compare.run import missing, run_stage
-from balanced_thinking.data.records import load_examples
-from balanced_thinking.evaluation.benchmarks import BENCHMARKS
+from balanced_thinking.evaluation.benchmarks import ask
 from balanced_thinking.runinfo import read_jsonl
 
 STEPS, QUESTIONS = {"sft": 5, "grpo": 3}, 32
@@ -91,10 +90,7 @@ class _Probes:
 
     def _questions(self, benchmark: str) -> int:
         if benchmark not in self.sizes:
-            name, _, split = benchmark.partition(":")
-            known = name in BENCHMARKS
-            found = BENCHMARKS[name].load(split or "test") if known else load_examples(benchmark, on_missing="train")
-            self.sizes[benchmark] = sum(1 for _ in found)
+            self.sizes[benchmark] = sum(1 for _ in ask(benchmark).load())
         return min(self.sizes[benchmark], self.comparison.limit or self.sizes[benchmark])
 
     def _folder(self, stage: Stage) -> Path:

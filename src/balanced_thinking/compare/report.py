@@ -64,8 +64,7 @@ def _blocks(comparison: Comparison, rows: Sequence[dict[str, Any]], output: Path
     blocks += [plots.pop(name) for name in ("accuracy", "trade-off") if name in plots]
     for (model, benchmark), arms in cells(rows).items():
         blocks += [Heading(f"{benchmark}, {Path(model).name}", 2), Table(_HEAD, _lines(arms))]
-        if kinds := _kinds(arms):
-            blocks.append(kinds)
+        blocks += [table for table in (_own_scores(arms), _kinds(arms)) if table]
     blocks += [Heading("Training", 2), *_stages(rows)]
     if not seconds_compare(rows):
         blocks.append(Text("Trainings did not all run alone with the same threads: compare CPU seconds, not seconds."))
@@ -119,6 +118,14 @@ def _lines(arms: dict[str, Cell]) -> list[tuple[str, ...]]:
         )
         for arm, cell in arms.items()
     ]
+
+
+def _own_scores(arms: dict[str, Cell]) -> Table | None:
+    names = sorted({name for cell in arms.values() for name in cell.scores})
+    if not names:
+        return None
+    lines = [(arm, *(_percent(cell.scores.get(name)) for name in names)) for arm, cell in arms.items()]
+    return Table(("the benchmark's own score, %", *names), lines)
 
 
 def _kinds(arms: dict[str, Cell]) -> Table | None:

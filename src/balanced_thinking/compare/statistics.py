@@ -30,6 +30,7 @@ class Cell:
         think_tokens: Mean tokens inside the think tags; None where there are none.
         answer_tokens: Mean tokens inside the answer tags.
         seconds: Mean training seconds; None for an arm that trains nothing.
+        scores: Means of the benchmark's own scores, by name.
         difference: To the reference arm on the same seeds and questions; None for itself, or where that is missing.
     """
 
@@ -43,6 +44,7 @@ class Cell:
     think_tokens: float | None
     answer_tokens: float | None
     seconds: float | None
+    scores: dict[str, float]
     difference: SeedDifference | None
 
     @property
@@ -92,6 +94,7 @@ def _cell(rows: Sequence[dict[str, Any]], reference: Sequence[dict[str, Any]]) -
         think_tokens=_mean(rows, "think_tokens"),
         answer_tokens=_mean(rows, "answer_tokens"),
         seconds=_seconds(rows),
+        scores={name: sum(row["scores"][name] for row in rows) / count for name in rows[0].get("scores", {})},
         difference=paired_over_seeds(rows, reference),
     )
 

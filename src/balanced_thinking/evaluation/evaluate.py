@@ -5,11 +5,10 @@ what it has cost so far) and ``metrics/<benchmark>.json``. What it leaves out: s
 how a benchmark is made (``benchmarks``), the decode loop (``generation``).
 """
 
-import difflib
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -23,11 +22,11 @@ from balanced_thinking.data.rowcheck import image_size
 from balanced_thinking.errors import EvaluationError
 from balanced_thinking.evaluation.answers import answers_match, check_reference, parse_response
 from balanced_thinking.evaluation.generation import Generator, Prompt, Response
-from balanced_thinking.evaluation.metrics import summarise
+from balanced_thinking.evaluation.metrics import mean_scores, summarise
+from balanced_thinking.evaluation.question import Question, Rule
 from balanced_thinking.runinfo import content_hash, read_jsonl, write_json, write_text
 
 BACKENDS = ("transformers", "vllm")
-DEFAULT_MAX_NEW_TOKENS = 1024
 _GREY = (128, 128, 128)
 _SAMPLE_BYTES = 1 << 20
 
@@ -36,11 +35,12 @@ Model = str | PathLike | tuple[Any, Any]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What is evaluated on: a name for files, the default cap, the questions in order."""
+    """What is evaluated on: a name for files, the default cap, the questions in order, the benchmark's own scores."""
 
     name: str
     max_new_tokens: int
-    examples: list[Example]
+    questions: list[Question]
+    rules: Mapping[str, Rule]
 
 
 def evaluate(
@@ -57,84 +57,79 @@ def evaluate(
     seed: int = 0,
     progress: bool = True,
     expects_think: bool | None = None,
+    reading: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Answers every question greedily, scores the answers, and returns the metrics of the whole.
 
-    Stopped and started again, it goes on where it was; finished, it returns without loading the model. Other settings
-    for the same files are refused.
+    Stopped, it goes on where it was; finished, it loads no model. Other settings for the same files are refused.
 
     Args:
         model: A model folder, a hub id, or a loaded (model, processor).
-        benchmark: A benchmark's name (``icons``; ``icons:val`` for its val split), or any readable data file or folder.
+        benchmark: ``icons``; ``icons:val``; ``chartqa=/data/ChartQA``; or any readable data file or folder.
         output_dir: Folder for ``predictions/`` and ``metrics/``, usually the run folder.
         limit: Only the first so many questions.
         max_new_tokens: Cap on a response; None takes the benchmark's (1,024 for a data file).
         batch_size: Questions at once; None chooses by the model's size. Halved when memory runs out.
         backend: ``transformers`` or ``vllm`` (needs vLLM; not run by us).
-        blank_images: Replace every picture by a mid-grey one of the same size, to see what pictures contribute.
+        blank_images: Replace every picture by a grey one of the same size, to see what pictures contribute.
         system_prompt: A system turn before every question; None for none.
         seed: Written into the row; greedy answers do not depend on it.
         progress: Show a bar with the running accuracy.
         expects_think: False for arms whose format has no think, whose malformed and think_tokens are then None.
+        reading: For a data file, options of ``load_examples`` such as ``columns`` and ``image_root``.
 
     Returns:
-        model, benchmark, seed, the fields of ``metrics.summarise``, sources (accuracy by source), stages.
+        model, benchmark, seed, the fields of ``metrics.summarise``, sources (the same by source), stages.
 
     Raises:
         EvaluationError: unknown benchmark or backend, no questions, files of another evaluation, too little memory.
-        DataError, CheckpointError: the data file or the model folder cannot be read.
+        DataError, CheckpointError: data file or model folder cannot be read.
     """
     _check(backend, limit=limit, max_new_tokens=max_new_tokens, batch_size=batch_size)
-    target = find_benchmark(benchmark, limit=limit)
+    target = find_benchmark(benchmark, limit=limit, reading=reading)
     cap = max_new_tokens if max_new_tokens is not None else target.max_new_tokens
-    asked = {"limit": limit, "max_new_tokens": cap, "blank_images": blank_images, "system_prompt": system_prompt}
-    identity = {"model": model_identity(model), "benchmark": target.name, "questions": _questions_hash(target.examples)}
-    config = identity | asked | {"backend": backend}
+    how = {"limit": limit, "max_new_tokens": cap, "blank_images": blank_images, "system_prompt": system_prompt}
+    config = _identity(model, target) | how | {"backend": backend}
     with _shown(target, progress) as (advance, say):
         ledger = Ledger(Path(output_dir), target.name, config, say)
-        open_questions = [i for i in range(len(target.examples)) if i not in ledger.rows]
+        open_questions = [i for i in range(len(target.questions)) if i not in ledger.rows]
         advance([ledger.rows[i] for i in sorted(ledger.rows)])
         if open_questions:
-            questions = [(i, target.examples[i]) for i in open_questions]
-            prompts = [_prompt(example, blank_images, system_prompt) for _, example in questions]
+            questions = [(i, target.questions[i]) for i in open_questions]
+            prompts = [_prompt(asked.example, blank_images, system_prompt) for _, asked in questions]
             generator = _generator(model, backend, cap=cap, batch_size=batch_size, say=say)
-            _answer(generator, questions, prompts, ledger, advance)
-    row = {"model": _label(model), "benchmark": target.name, "seed": seed}
-    row |= _measured(ledger, len(target.examples), expects_think=expects_think is not False)
+            _answer(generator, questions, prompts, target.rules, ledger, advance)
+    whole = _measured(ledger, len(target.questions), expects_think=expects_think is not False)
+    row = {"model": _label(model), "benchmark": target.name, "seed": seed} | whole
     write_json(Path(output_dir) / "metrics" / f"{target.name}.json", row)
     return row
 
 
-def find_benchmark(benchmark: str | PathLike, *, limit: int | None = None) -> Target:
+def find_benchmark(
+    benchmark: str | PathLike, *, limit: int | None = None, reading: Mapping[str, Any] | None = None
+) -> Target:
     """The questions of a benchmark or of a data file, their references checked.
 
     A benchmark's name means its test split; ``icons:val`` another one, whose files are called ``icons-val``.
 
     Raises:
-        EvaluationError: neither a known name nor an existing path; no questions; a reference no answer can match.
+        EvaluationError: neither a known name nor an existing path; no questions; a reference that no answer can match.
         DataError: the data file cannot be read.
     """
-    from balanced_thinking.evaluation.benchmarks import BENCHMARKS, file_name
+    from balanced_thinking.evaluation.benchmarks import ask
 
-    asked, _, split = fspath(benchmark).partition(":")
-    if asked in BENCHMARKS:
-        known = BENCHMARKS[asked]
-        cap, source = known.max_new_tokens, iter(known.load(split or "test"))
-    elif Path(benchmark).exists():
-        from balanced_thinking.data.records import load_examples
-
-        cap, source = DEFAULT_MAX_NEW_TOKENS, load_examples(Path(benchmark).resolve(), on_missing="train")
-    else:
-        raise EvaluationError(_unknown(fspath(benchmark), list(BENCHMARKS)))
-    name, examples = file_name(benchmark), list(islice(source, limit))
-    if not examples:
+    asked = ask(benchmark, reading)
+    questions = list(islice(asked.load(), limit))
+    if not questions:
         raise EvaluationError(f"{fspath(benchmark)} holds no questions; check the file")
-    for example in examples:
+    for question in questions:
+        example = question.example
         try:
-            check_reference(example.answer, kind=example.kind, choices=example.choices)
+            for answer in (example.answer, *question.also):
+                check_reference(answer, kind=example.kind, choices=example.choices)
         except EvaluationError as error:
-            raise EvaluationError(f"{name}, question {example.id}: {error}") from error
-    return Target(name, cap, examples)
+            raise EvaluationError(f"{asked.name}, question {example.id}: {error}") from error
+    return Target(asked.name, asked.max_new_tokens, questions, asked.rules)
 
 
 def model_identity(model: Model) -> str:
@@ -228,10 +223,11 @@ class Ledger:
         write_json(self.meta_path, {"config": self.config, "spent": self.spent, "complete": complete})
 
 
-def score(index: int, example: Example, *, response: Response) -> dict[str, Any]:
+def score(index: int, question: Question, *, response: Response, rules: Mapping[str, Rule]) -> dict[str, Any]:
     """One line of ``predictions/<benchmark>.jsonl``: question, reference, response, and what was made of it."""
-    parsed = parse_response(response.text, response.prefix)
-    return {
+    parsed, example = parse_response(response.text, response.prefix), question.example
+    own = {"scores": {name: rule(parsed.answer, question) for name, rule in rules.items()}} if rules else {}
+    return own | {
         "index": index,
         "id": example.id,
         "source": example.source,
@@ -245,7 +241,10 @@ def score(index: int, example: Example, *, response: Response) -> dict[str, Any]
         "answer": parsed.answer,
         "malformed": parsed.malformed,
         "truncated": response.truncated,
-        "correct": answers_match(parsed.answer, example.answer, kind=example.kind, choices=example.choices),
+        "correct": any(
+            answers_match(parsed.answer, right, kind=example.kind, choices=example.choices)
+            for right in (example.answer, *question.also)
+        ),
         "think_tokens": response.think_tokens,
         "answer_tokens": response.answer_tokens,
     }
@@ -261,15 +260,16 @@ def _check(backend: str, **counts: int | None) -> None:
 
 def _answer(
     generator: Any,
-    questions: list[tuple[int, Example]],
+    questions: list[tuple[int, Question]],
     prompts: list[Prompt],
+    rules: Mapping[str, Rule],
     ledger: Ledger,
     advance: Callable[[list[dict[str, Any]]], None],
 ) -> None:
     """Asks all prompts; rows reach the disk as each batch ends, with what it has cost."""
     before = _clock() | asdict(generator.stats)
     for batch in generator.batches(prompts):
-        rows = [score(*questions[at], response=response) for at, response in batch]
+        rows = [score(*questions[at], response=response, rules=rules) for at, response in batch]
         now = _clock() | asdict(generator.stats)
         ledger.add(rows, {key: now[key] - before[key] for key in ledger.spent})
         advance(rows)
@@ -322,7 +322,7 @@ def _shown(target: Target, progress: bool) -> Iterator[tuple[Callable[[list[dict
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
     done = {"rows": 0, "correct": 0}
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, disable=not progress) as bar:
-        task = bar.add_task(target.name, total=len(target.examples))
+        task = bar.add_task(target.name, total=len(target.questions))
 
         def advance(rows: list[dict[str, Any]]) -> None:
             done["rows"] += len(rows)
@@ -340,20 +340,19 @@ def _measured(ledger: Ledger, count: int, *, expects_think: bool) -> dict[str, A
 
 
 def _by_source(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    sources: dict[str, list[bool]] = {}
+    sources: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
-        sources.setdefault(row["source"], []).append(row["correct"])
-    return {name: {"n": len(right), "accuracy": sum(right) / len(right)} for name, right in sorted(sources.items())}
+        sources.setdefault(row["source"], []).append(row)
+    return {
+        name: {"n": len(own), "accuracy": sum(row["correct"] for row in own) / len(own)} | mean_scores(own)
+        for name, own in sorted(sources.items())
+    }
 
 
-def _questions_hash(examples: Sequence[Example]) -> str:
-    return content_hash([[e.id, e.question, e.choices, e.answer, e.kind, len(e.images)] for e in examples])
-
-
-def _unknown(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    return f"no benchmark and no data file is called {name!r}{hint} (benchmarks: {', '.join(known)})"
+def _identity(model: Model, target: Target) -> dict[str, str]:
+    told = [(asked.example, asked.also) for asked in target.questions]
+    questions = [[e.id, e.question, e.choices, e.answer, e.kind, len(e.images), *also] for e, also in told]
+    return {"model": model_identity(model), "benchmark": target.name, "questions": content_hash(questions)}
 
 
 def _label(model: Model) -> str:

@@ -91,7 +91,13 @@ def summarise(rows: Sequence[Mapping[str, Any]], *, expects_think: bool = True) 
         "correct": encode_bits(correct),
         "think_tokens": _mean_present(rows, "think_tokens") if expects_think else None,
         "answer_tokens": _mean_present(rows, "answer_tokens"),
-    }
+    } | ({"scores": scores} if (scores := mean_scores(rows)) else {})
+
+
+def mean_scores(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The means of a benchmark's own scores (``anls``, ``relaxed``, ..), by name; {} where it has none."""
+    names = rows[0].get("scores", {}) if rows else {}
+    return {name: sum(row["scores"][name] for row in rows) / len(rows) for name in names}
 
 
 def encode_bits(bits: Sequence[bool]) -> str:

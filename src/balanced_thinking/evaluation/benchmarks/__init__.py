@@ -1,18 +1,23 @@
-"""The embedded benchmarks, by name: one literal table, each entry generated on first use and cached.
+"""Benchmarks by name: the embedded ones, generated on first use and cached, and the published ones (``published``).
 
-To add one: a module beside this one with a ``load(split)``, and an entry in ``BENCHMARKS``.
+To add an embedded one: a module beside this one with a ``load(split)``, and an entry in ``BENCHMARKS``.
 """
 
+import difflib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
+from typing import Any
 
 from balanced_thinking.data.example import Example
+from balanced_thinking.errors import EvaluationError
 from balanced_thinking.evaluation.benchmarks import easy_vqa
 from balanced_thinking.evaluation.benchmarks.icons import SPLITS, load_split
+from balanced_thinking.evaluation.benchmarks.published import PUBLISHED
+from balanced_thinking.evaluation.question import Question, Rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +77,76 @@ BENCHMARKS: dict[str, Benchmark] = {
 }
 
 
+DATA_FILE_CAP = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A benchmark as it is named on a command line: name for files, generation cap, own scores, and its questions."""
+
+    name: str
+    max_new_tokens: int
+    rules: Mapping[str, Rule]
+    load: Callable[[], Iterable[Question]]
+
+
+def ask(benchmark: str | PathLike, reading: Mapping[str, Any] | None = None) -> Asked:
+    """What a name means: ``icons``, ``icons:val``, ``scienceqa-img=/data/ScienceQA``, or a readable data file.
+
+    ``reading`` are options of ``load_examples``, for data files.
+
+    Raises:
+        EvaluationError: no such benchmark, split or file.
+    """
+    text = fspath(benchmark)
+    known, split, source = _parts(text)
+    if known in BENCHMARKS:
+        own = BENCHMARKS[known]
+        if split and split not in own.splits:
+            raise EvaluationError(f"{known} has no split {split!r}; {_nearest(split, own.splits)}")
+        return Asked(
+            file_name(text), own.max_new_tokens, {}, lambda: (Question(each) for each in own.load(split or "test"))
+        )
+    if known in PUBLISHED:
+        theirs = PUBLISHED[known]
+        if split and split not in theirs.splits:
+            raise EvaluationError(f"{known} has no split {split!r}; {_nearest(split, theirs.splits)}")
+        if source is not None and not Path(source).exists():
+            raise EvaluationError(f"{known}: {source} does not exist; give the folder with the benchmark's files")
+        return Asked(
+            file_name(text), theirs.max_new_tokens, theirs.rules, lambda: theirs.questions(split or "", source)
+        )
+    if not Path(text).exists():
+        names = [*BENCHMARKS, *PUBLISHED]
+        raise EvaluationError(f"no benchmark and no data file is called {text!r}; {_nearest(text, names)}")
+    return Asked(file_name(text), DATA_FILE_CAP, {}, partial(_of_a_file, Path(text).resolve(), reading or {}))
+
+
 def file_name(benchmark: str | PathLike) -> str:
     """The stem of the files of an evaluation: ``icons``, ``icons-val`` for ``icons:val``, or a data file's own stem."""
-    asked, _, split = fspath(benchmark).partition(":")
-    if asked in BENCHMARKS:
-        return asked if split in ("", "test") else f"{asked}-{split}"
+    known, split, _ = _parts(fspath(benchmark))
+    if known:
+        default = "test" if known in BENCHMARKS else next(iter(PUBLISHED[known].splits))
+        return known if split in ("", default) else f"{known}-{split}"
     path = Path(benchmark).resolve()
     return re.sub(r"[^\w.-]+", "-", path.name if path.is_dir() else path.stem)
+
+
+def _parts(text: str) -> tuple[str, str, str | None]:
+    """(name, split, source) of a known benchmark; ("", "", None) for anything else."""
+    named, mark, source = text.partition("=")
+    name, _, split = named.partition(":")
+    if name in BENCHMARKS and not mark:
+        return name, split, None
+    return (name, split, source or None) if name in PUBLISHED else ("", "", None)
+
+
+def _of_a_file(path: Path, reading: Mapping[str, Any]) -> Iterable[Question]:
+    from balanced_thinking.data.records import load_examples
+
+    return (Question(example) for example in load_examples(path, **{"on_missing": "train", **reading}))
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return (f"did you mean {near[0]}? " if near else "") + f"(there are {', '.join(known)})"

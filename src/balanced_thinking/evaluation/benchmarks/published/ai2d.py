@@ -1,0 +1,26 @@
+"""AI2D (Kembhavi et al. 2016): diagrams of school science, four choices.
+
+Layout: the hub's (parquet, or JSON lines with the same columns): question, options, answer as a number from 0, image.
+"""
+
+from balanced_thinking.data.formats.scienceqa import letter_of
+from balanced_thinking.data.formats.source import Record
+from balanced_thinking.evaluation.benchmarks.published.reading import Published, question, texts
+from balanced_thinking.evaluation.question import Question
+
+
+def _read(record: Record) -> Question:
+    fields = record.fields
+    choices = texts(record, "options")
+    letter = letter_of(fields.get("answer"), choices, record)
+    picture = [fields["image"]] if fields.get("image") is not None else []
+    return question(record, "ai2d", text=fields.get("question"), answer=letter, choices=choices, images=picture)
+
+
+BENCHMARK = Published(
+    "AI2D, diagrams with four choices (test 3,088)",
+    ("lmms-lab-encoder/ai2d", None),
+    {"test": "test"},
+    ("data/{split}-*.parquet", "{split}-*.parquet", "{split}.jsonl", "{split}.json"),
+    _read,
+)

@@ -1,0 +1,47 @@
+"""A-OKVQA (Schwenk et al. 2022): questions that take knowledge of the world, with four choices or answered directly.
+
+Layouts: the published ``aokvqa_v1p0_val.json`` with COCO's pictures in ``val2017/`` beside it, or the hub's parquet.
+It has no task in lmms-eval; the question text is the question, and for ``a-okvqa`` lettered choices. ``a-okvqa-direct``
+has no choices, counts each human answer as right, and has the own score ``vqa``.
+"""
+
+from collections import Counter
+from typing import Any
+
+from balanced_thinking.data.formats.scienceqa import letter_of
+from balanced_thinking.data.formats.source import Record
+from balanced_thinking.evaluation.benchmarks.published.reading import Published, listed, missing, question, texts
+from balanced_thinking.evaluation.question import Question
+from balanced_thinking.evaluation.rules import vqa
+
+_SPLITS = {"val": "validation", "train": "train"}
+_HUB = ("HuggingFaceM4/A-OKVQA", None)
+_FILES = ("aokvqa_v1p0_{ours}.json", "data/{split}-*.parquet", "{split}-*.parquet", "{split}.jsonl")
+
+
+def _choices(record: Record) -> Question:
+    choices = texts(record, "choices")
+    letter = letter_of(record.fields.get("correct_choice_idx"), choices, record)
+    return _asked(record, "a-okvqa", answer=letter, choices=choices)
+
+
+def _direct(record: Record) -> Question:
+    humans = texts(record, "direct_answers", listed(record.fields.get("direct_answers")))
+    ranked = [answer for answer, _ in Counter(humans).most_common()]
+    facts = {"direct_answers": humans}
+    return _asked(record, "a-okvqa-direct", answer=ranked[0], also=tuple(ranked[1:]), facts=facts)
+
+
+def _asked(record: Record, source: str, **parts: Any) -> Question:
+    fields = record.fields
+    picture = fields.get("image")
+    if picture is None and isinstance(fields.get("image_id"), int):
+        picture = f"{fields.get('split', 'val')}2017/{fields['image_id']:012d}.jpg"
+    if picture is None:
+        raise missing(record, "image")
+    named = record.with_fields(fields | {"id": fields.get("question_id", record.number)})
+    return question(named, source, text=fields.get("question"), images=[picture], **parts)
+
+
+CHOICES = Published("A-OKVQA, four choices (val 1,145)", _HUB, _SPLITS, _FILES, _choices)
+DIRECT = Published("A-OKVQA, answered directly (val 1,145)", _HUB, _SPLITS, _FILES, _direct, {"vqa": vqa})

@@ -1,0 +1,34 @@
+"""ChartQA (Masry et al. 2022): numbers and names read from charts, asked by people or made from captions.
+
+Layouts: the published ``test/test_human.json`` and ``test/test_augmented.json`` with pictures in ``test/png``, or the
+hub's parquet. Own score: ``relaxed``, numbers within 5 %.
+"""
+
+from balanced_thinking.data.formats.source import Record
+from balanced_thinking.evaluation.benchmarks.published.reading import Published, missing, question
+from balanced_thinking.evaluation.question import Question
+from balanced_thinking.evaluation.rules import relaxed
+
+
+def _read(record: Record) -> Question:
+    fields = record.fields
+    picture = f"png/{fields['imgname']}" if "imgname" in fields else fields.get("image")
+    answer = fields.get("answer", fields.get("label"))
+    if isinstance(answer, list | tuple) and answer:
+        answer = answer[0]
+    if picture is None or answer is None:
+        raise missing(record, "image" if picture is None else "answer")
+    told = f"{fields.get('type', '')}{fields.get('human_or_machine', '')}{record.file.stem}"
+    part = "human" if "human" in told or fields.get("human_or_machine") == 0 else "augmented"
+    text = fields.get("question", fields.get("query"))
+    return question(record, f"chartqa/{part}", text=text, answer=str(answer), images=[picture])
+
+
+BENCHMARK = Published(
+    "ChartQA, half asked by people (test 2,500)",
+    ("lmms-lab-encoder/ChartQA", None),
+    {"test": "test", "val": "val"},
+    ("{split}/{split}_*.json", "data/{split}-*.parquet", "{split}-*.parquet", "{split}.jsonl"),
+    _read,
+    {"relaxed": relaxed},
+)

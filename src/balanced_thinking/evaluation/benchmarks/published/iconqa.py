@@ -1,0 +1,57 @@
+"""IconQA (Lu et al. 2021): abstract diagrams; the choices are texts or pictures, or a blank is filled in.
+
+Layouts: the published problems.json with pictures in ``<split>/<type>/<id>/`` beside it, or the parquet files of the
+hub, where choices are one text with commas and pictures stand in ``choice_image_0`` and so on. Question text as
+lmms-eval, which sets "." behind every question; it names two pictures at most, here all are named. Own score: ``anls``.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+from balanced_thinking.data.formats import iconqa
+from balanced_thinking.data.formats.source import Record
+from balanced_thinking.evaluation.benchmarks.published.reading import Published, read_with
+from balanced_thinking.evaluation.question import Question
+from balanced_thinking.evaluation.rules import anls
+
+_STATEMENT = "Given a set of images and a question, please provide the answer to the question."
+
+
+def _read(record: Record) -> Question:
+    told = _of_the_hub(record) if "query_image" in record.fields else record
+    example = read_with(iconqa, told, f"iconqa/{record.fields['ques_type']}")
+    listed = "\nOptions:" if example.choices else ""
+    text = f"{_STATEMENT}\nQuestion: {example.question}.{listed}"
+    return Question(replace(example, question=text))
+
+
+def _of_the_hub(record: Record) -> Record:
+    fields, kind = dict(record.fields), record.fields.get("ques_type")
+    pictures = [fields[name] for name in (f"choice_image_{n}" for n in range(5)) if fields.get(name) is not None]
+    choices: list[Any] | None = pictures if kind == "choose_img" else None
+    if kind == "choose_txt":
+        choices = [choice.strip() for choice in record.text("choices").split(",")]
+    told = {"id": fields.get("question_id"), "image": fields["query_image"], "choices": choices}
+    return record.with_fields(fields | told | {"answer": _answer(record, choices), "split": None})
+
+
+def _answer(record: Record, choices: list[Any] | None) -> Any:
+    """The number of the choice, from whatever names it: a number, a letter, its text, or its picture's file."""
+    answer = record.fields.get("answer", record.fields.get("answers"))
+    answer = answer[0] if isinstance(answer, list | tuple) and answer else answer
+    if choices is None or not isinstance(answer, str):
+        return answer
+    named = answer.removesuffix(".png").removeprefix("choice_")
+    if answer in choices:
+        return choices.index(answer)
+    return ord(named.upper()) - ord("A") if len(named) == 1 and named.isalpha() else named
+
+
+BENCHMARK = Published(
+    "IconQA, three types of question (test 21,489)",
+    ("lmms-lab-encoder/ICON-QA", None),
+    {"test": "test", "val": "val"},
+    ("problems.json", "iconqa_data/problems.json", "data/{split}-*.parquet", "{split}-*.parquet", "{split}.jsonl"),
+    _read,
+    {"anls": anls},
+)

@@ -1,0 +1,51 @@
+"""MMMU (Yue et al. 2024): college subjects, up to seven pictures, named in the text as ``<image 1>``.
+
+Layouts: the hub's parquet, one folder a subject or all in one. Pictures stand before the text, which names them. Own
+score: ``mmmu``.
+"""
+
+import re
+
+from balanced_thinking.data.formats.source import Record
+from balanced_thinking.evaluation.benchmarks.published.reading import Published, listed, question, texts
+from balanced_thinking.evaluation.question import Question
+from balanced_thinking.evaluation.rules import mmmu
+
+_PICTURE = re.compile(r"<image (\d)>")
+
+
+def _read(record: Record) -> Question:
+    fields = record.fields
+    choices = None
+    if fields.get("question_type") == "multiple-choice":
+        choices = texts(record, "options", listed(fields.get("options")))
+    text = record.text("question")
+    named = sorted(set(_PICTURE.findall("\n".join([text, *(choices or ())]))))
+    pictures = [fields.get(f"image_{number}") for number in named]
+    if None in pictures:
+        where = f"image_{named[pictures.index(None)]}"
+        raise record.place.error("the text names a picture that is not there", field=where)
+    right = listed(fields.get("answer"))
+    answers = [str(each) for each in (right if isinstance(right, list) else [right]) if each not in (None, "")]
+    if not answers or "?" in answers:
+        raise record.place.error("has no answer", field="answer", remedy="take validation; those of test are withheld")
+    subject = re.sub(r"^\w+?_(.+)_\d+$", r"\1", str(fields.get("id")))
+    return question(
+        record,
+        f"mmmu/{subject}",
+        text=text,
+        answer=answers[0],
+        choices=choices,
+        images=pictures,
+        also=tuple(answers[1:]),
+    )
+
+
+BENCHMARK = Published(
+    "MMMU validation, college subjects (900)",
+    ("lmms-lab-encoder/MMMU", None),
+    {"val": "validation", "dev": "dev"},
+    ("*/{split}-*.parquet", "data/{split}-*.parquet", "{split}-*.parquet", "{split}.jsonl"),
+    _read,
+    {"mmmu": mmmu},
+)

@@ -1,0 +1,167 @@
+"""How the files of a published benchmark become questions: which files, which split, one record after the other.
+
+What it leaves out: what a record means (a module each), how answers are scored (``answers``, ``rules``).
+"""
+
+import ast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from balanced_thinking.data.example import AnswerKind, Example
+from balanced_thinking.data.formats.options import Notes, Options
+from balanced_thinking.data.formats.pictures import resolve_picture
+from balanced_thinking.data.formats.source import Record, numbered, read_file
+from balanced_thinking.errors import DataError, EvaluationError
+from balanced_thinking.evaluation.answers import parse_number
+from balanced_thinking.evaluation.question import Question, Rule
+
+CAP = 1024  # room for a trace; the stock tasks of lmms-eval allow 16 to 128 tokens, which cut one
+# For the readers of ``data.formats``: a benchmark needs no trace.
+READ = Options(None, None, "train", {}, False)
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A benchmark whose data the user has, or the hub.
+
+    Attributes:
+        description: One line.
+        hub: Hub id, and the configuration there.
+        splits: Our names of the splits to those of the files; the first is the default.
+        files: Patterns of file names under the user's folder, tried in order; ``{split}`` is
+            replaced by the files' name of the split, ``{ours}`` by ours.
+        read: A record as a question; None for a record that is not part of the benchmark.
+        rules: The benchmark's own scores, by name; exact match is always computed.
+        max_new_tokens: Generation cap, the same for all arms.
+    """
+
+    description: str
+    hub: tuple[str, str | None]
+    splits: Mapping[str, str]
+    files: tuple[str, ...]
+    read: Callable[[Record], Question | None]
+    rules: Mapping[str, Rule] = field(default_factory=dict)
+    max_new_tokens: int = CAP
+
+    def questions(self, split: str, source: str | None) -> Iterator[Question]:
+        """The questions of a split from a folder or file of the user's, or from the hub.
+
+        Raises:
+            EvaluationError: no such split or folder.
+            DataError: a file or record that cannot be read.
+        """
+        split = split or next(iter(self.splits))
+        if split not in self.splits:
+            raise EvaluationError(f"there is no split {split!r}; take one of {', '.join(self.splits)}")
+        records = self._of_the_hub(split) if source is None else self._of_the_user(split, Path(source))
+        seen: set[str] = set()
+        for record in records:
+            if record.fault is not None:
+                raise record.fault
+            own = record.fields.get("split")
+            if own is not None and own not in (split, self.splits[split]) and own in _all_splits(self.splits):
+                continue
+            question = self.read(record)
+            if question is not None:
+                yield _numbered(question, seen)
+
+    def _of_the_user(self, split: str, folder: Path) -> Iterator[Record]:
+        if not folder.exists():
+            raise EvaluationError(f"{folder} does not exist; give the folder with the benchmark's files")
+        for file in [folder] if folder.is_file() else self._found(split, folder):
+            yield from read_file(file)
+
+    def _found(self, split: str, folder: Path) -> Sequence[Path]:
+        patterns = [pattern.format(split=self.splits[split], ours=split) for pattern in self.files]
+        for pattern in patterns:
+            if found := sorted(folder.glob(pattern)):
+                return found
+        raise EvaluationError(f"{folder} holds none of the benchmark's files; looked for {', '.join(patterns)}")
+
+    def _of_the_hub(self, split: str) -> Iterator[Record]:
+        from datasets import load_dataset
+
+        name, config = self.hub
+        try:
+            rows = load_dataset(name, config, split=self.splits[split], streaming=True)
+        except Exception as error:  # the hub's clients raise dozens of kinds, all of which mean the same to the user
+            reason = " ".join(str(error).split())[:200]
+            raise EvaluationError(
+                f"{name} cannot be had from the hub ({reason}); download it and give its folder as NAME=FOLDER"
+            ) from error
+        return numbered(iter(rows), Path(name))
+
+
+def question(
+    record: Record,
+    source: str,
+    *,
+    text: Any,
+    answer: str,
+    choices: Sequence[str] | None = None,
+    images: Sequence[Any] = (),
+    also: tuple[str, ...] = (),
+    facts: Mapping[str, Any] | None = None,
+) -> Question:
+    """A question from the parts of a record; pictures are looked for as in training data.
+
+    Its kind is ``choice`` where there are choices, ``number`` where all right answers are numbers, else ``text``.
+
+    Raises:
+        DataError: no text, or a picture that is missing or unreadable.
+    """
+    if not isinstance(text, str) or not text.strip():
+        raise record.place.error("must be text", field="question")
+    pictures = tuple(resolve_picture(image, record, image_root=None, allow_outside=False) for image in images)
+    name = str(record.fields.get("id", record.number))
+    known = tuple(choices) if choices else None
+    numbers = all(parse_number(right) is not None for right in (answer, *also))
+    kind: AnswerKind = "choice" if known else "number" if numbers else "text"
+    return Question(Example(name, source, pictures, text.strip(), known, None, answer, kind), also, facts or {})
+
+
+def texts(record: Record, field_name: str, value: Any = None) -> list[str]:
+    """A list of texts in a field (or ``value`` instead of what stands there).
+
+    Raises:
+        DataError: something else is there.
+    """
+    found = record.fields.get(field_name) if value is None else value
+    if not isinstance(found, list | tuple) or not found or not all(isinstance(item, str) for item in found):
+        raise record.place.error("must be a list of texts", field=field_name)
+    return list(found)
+
+
+def listed(value: Any) -> Any:
+    """A list that is written as text, as MMMU's options are; anything else as it is."""
+    if isinstance(value, str) and value.strip().startswith("["):
+        try:
+            return ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            return value
+    return value
+
+
+def read_with(reader: Any, record: Record, source: str) -> Example:
+    """What a reader of ``data.formats`` makes of a record, whether it has a trace or not."""
+    return replace(reader.read(record, READ, notes=Notes()), source=source)
+
+
+def missing(record: Record, field_name: str) -> DataError:
+    """The fault of a field that must be there."""
+    return record.place.error("is missing", field=field_name)
+
+
+def _numbered(asked: Question, seen: set[str]) -> Question:
+    name, number = asked.example.id, 1
+    while name in seen:
+        number += 1
+        name = f"{asked.example.id}#{number}"
+    seen.add(name)
+    return asked if number == 1 else replace(asked, example=replace(asked.example, id=name))
+
+
+def _all_splits(splits: Mapping[str, str]) -> set[str]:
+    return {"train", "val", "validation", "test", "testmini", *splits, *splits.values()}

@@ -1,0 +1,168 @@
+"""The published benchmarks' own scores, by rule and without a judge: an answer that no rule can read counts as wrong.
+
+    anls        1 - edit distance / length, 0 below 0.5, best over the right answers      IconQA (lmms-eval)
+    relaxed     numbers within 5 %, else equality without case                             ChartQA (Masry et al. 2022)
+    mmmu        the letter found in the answer; open answers by containment of key parts   MMMU (Yue et al. 2024)
+    mathvista   integers cut, decimals rounded as asked for, lists as text                 MathVista (Lu et al. 2024)
+    vqa         min(1, equal ones of ten human answers / 3)                                A-OKVQA (Schwenk et al. 2022)
+
+All see the answer that ``evaluation.answers`` takes from the response, not the trace. Where the original falls back to
+chance (MMMU), to the most similar choice or to a language model (MathVista), the answer is wrong here, unless it is the
+text of a choice.
+"""
+
+import re
+
+from balanced_thinking.data.prompts import LETTERS
+from balanced_thinking.evaluation.answers import answers_match, normalise_text, parse_number
+from balanced_thinking.evaluation.question import Question
+
+_ANLS_LEAST, _RELATIVE = 0.5, 0.05
+_MARKS = " ,.!?;:'"
+_NUMBERS = (
+    r"-?\b\d{1,3}(?:,\d{3})+\b",
+    r"-?\d+(?:\.\d+)?[eE][+-]?\d+",
+    r"-?(?:\d+\.\d+|\.\d+|\d+\b)(?![eE][+-]?\d+)(?![,\d])",
+)
+_BEFORE_ANSWERS = ("could be ", "so ", "is ", "thus ", "therefore ", "final ", "answer ", "result ")
+
+
+def anls(answer: str | None, asked: Question) -> float:
+    """max over right answers of 1 - edits / longer length, 0 where that is below 0.5; of a choice letter and text."""
+    if answer is None:
+        return 0.0
+    return max(_similarity(answer, right) for right in _right_answers(asked))
+
+
+def relaxed(answer: str | None, asked: Question) -> float:
+    """1 if |answer - right| <= 0.05 |right| for numbers ("%" is a hundredth), else if equal without case."""
+    if answer is None:
+        return 0.0
+    right = asked.example.answer
+    value, expected = _plain_number(answer), _plain_number(right)
+    if value is not None and expected:
+        return float(abs(value - expected) / abs(expected) <= _RELATIVE)
+    return float(answer.strip().lower() == right.strip().lower())
+
+
+def mmmu(answer: str | None, asked: Question) -> float:
+    """The letter that the answer names last, or for open questions any key part that holds a right answer."""
+    if answer is None:
+        return 0.0
+    example = asked.example
+    if example.choices:
+        return float(_named_letter(answer, example.choices) == example.answer)
+    right = [part for text in (example.answer, *asked.also) for part in _normalised(text)]
+    return float(any(_holds(part, right) for part in _key_parts(answer)))
+
+
+def mathvista(answer: str | None, asked: Question) -> float:
+    """Equality after the answer is brought to the type that is asked for: integer, decimals, list, or a choice."""
+    if answer is None:
+        return 0.0
+    example, kind = asked.example, asked.facts.get("answer_type")
+    if example.choices:
+        return float(answers_match(answer, example.answer, kind="choice", choices=example.choices))
+    if kind in ("integer", "float"):
+        value, right = parse_number(answer), parse_number(example.answer)
+        if value is None or right is None:
+            return 0.0
+        digits = 0 if kind == "integer" else int(asked.facts.get("precision") or 0)
+        return float(int(value) == int(right) if kind == "integer" else round(value, digits) == round(right, digits))
+    return float(answer.strip() == example.answer.strip())
+
+
+def vqa(answer: str | None, asked: Question) -> float:
+    """min(1, humans who gave this answer / 3), compared without case and outer space."""
+    if answer is None:
+        return 0.0
+    given = [human.strip().lower() for human in asked.facts["direct_answers"]]
+    return min(1.0, given.count(answer.strip().strip(".").lower()) / 3)
+
+
+def _right_answers(asked: Question) -> list[str]:
+    example = asked.example
+    right = [example.answer, *asked.also]
+    if example.choices and len(example.answer) == 1:
+        right.append(example.choices[LETTERS.index(example.answer.upper())])
+    return right
+
+
+def _similarity(answer: str, right: str) -> float:
+    one, other = (" ".join(text.lower().split()) for text in (answer, right))
+    longest = max(len(answer), len(right))
+    similar = 1.0 - edit_distance(one, other) / longest if longest else 1.0
+    return similar if similar >= _ANLS_LEAST else 0.0
+
+
+def edit_distance(one: str, other: str) -> int:
+    """Insertions, deletions and replacements that turn one text into the other (Levenshtein).
+
+    Example:
+        >>> edit_distance("kitten", "sitting")
+        3
+    """
+    row = list(range(len(other) + 1))
+    for number, left in enumerate(one, start=1):
+        above, row[0] = row[0], number
+        for column, right in enumerate(other, start=1):
+            above, row[column] = row[column], min(row[column] + 1, row[column - 1] + 1, above + (left != right))
+    return row[-1]
+
+
+def _plain_number(text: str) -> float | None:
+    text = text.strip()
+    try:
+        return float(text.rstrip("%")) / 100.0 if text.endswith("%") else float(text)
+    except ValueError:
+        return None
+
+
+def _named_letter(answer: str, choices: tuple[str, ...]) -> str | None:
+    """MMMU's rule: "(B)", else "B " or "B.", else the text of a choice in a long answer; of several the last."""
+    text, letters = f" {answer.strip(_MARKS)} ", LETTERS[: len(choices)]
+    for written, placed in (("({})", "({})"), ("{} ", " {} "), ("{}.", " {} ")):
+        found = [letter for letter in letters if written.format(letter) in text]
+        if found:
+            places = {letter: text.rfind(placed.format(letter)) for letter in found}
+            return max(places, key=places.__getitem__)
+    if len(text.split()) > 5:
+        lowered = text.lower()
+        places = {letter: lowered.rfind(choice.lower()) for letter, choice in zip(letters, choices, strict=True)}
+        if max(places.values()) >= 0:
+            return max(places, key=places.__getitem__)
+    same = (letter for letter, choice in zip(letters, choices, strict=True) if _same(choice, answer))
+    return next(same, None)
+
+
+def _same(one: str, other: str) -> bool:
+    return normalise_text(one) == normalise_text(other)
+
+
+def _key_parts(answer: str) -> list[str | float]:
+    """The ends of sentences behind words such as "is", or the whole; and every number in them."""
+    sentences = re.split(r"\.\s(?=[A-Z])|\n", answer.strip().strip(".").lower())
+    ends = []
+    for number, sentence in enumerate(sentences):
+        marks = (*_BEFORE_ANSWERS, "=") if number == len(sentences) - 1 else _BEFORE_ANSWERS
+        found = [sentence.split(mark)[-1].strip() for mark in marks if mark in sentence]
+        if found and min(found, key=len).strip(_MARKS):
+            ends.append(min(found, key=len))
+    ends = ends or [answer.strip().strip(".").lower()]
+    numbers = [number for end in ends for pattern in _NUMBERS for number in re.findall(pattern, end)]
+    return [part for text in (*ends, *numbers) for part in _normalised(text)]
+
+
+def _normalised(text: str) -> list[str | float]:
+    text = text.strip()
+    try:
+        return [round(float(text.replace(",", "")), 2)]
+    except ValueError:
+        lowered = text.lower()
+        return [f" {lowered}", f"{lowered} "] if len(lowered) == 1 else [lowered]
+
+
+def _holds(part: str | float, right: list[str | float]) -> bool:
+    if isinstance(part, str):
+        return any(isinstance(text, str) and text in part for text in right)
+    return part in right

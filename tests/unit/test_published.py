@@ -1,0 +1,408 @@
+"""Published benchmarks: question texts frozen, layouts as published and as on the hub, own scores by hand."""
+
+import io
+import json
+import re
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from PIL import Image
+
+from balanced_thinking.cli.main import main
+from balanced_thinking.data.example import Example
+from balanced_thinking.data.prompts import render_question
+from balanced_thinking.demo.presets.twins import build_twin
+from balanced_thinking.errors import DataError, EvaluationError
+from balanced_thinking.evaluation import rules
+from balanced_thinking.evaluation.benchmarks import ask
+from balanced_thinking.evaluation.benchmarks.published import PUBLISHED
+from balanced_thinking.evaluation.evaluate import find_benchmark
+from balanced_thinking.evaluation.question import Question
+
+
+def png(size=(12, 10)):
+    file = io.BytesIO()
+    Image.new("RGB", size, "teal").save(file, "PNG")
+    return file.getvalue()
+
+
+def picture(folder: Path, name: str) -> None:
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(png())
+
+
+def encoded():
+    return {"bytes": png(), "path": None}
+
+
+def parquet(folder: Path, name: str, rows: list[dict]) -> None:
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), folder / name)
+
+
+def write_json(folder: Path, name: str, value) -> None:
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(json.dumps(value))
+
+
+SCIENCE = {"question": "Which is larger?", "choices": ["an ant", "a cow"], "answer": 1, "hint": "Animals differ.",
+           "lecture": "Size.", "solution": "Cows are larger."}  # fmt: skip
+SCIENCE_TEXT = "Context: Animals differ.\nWhich is larger?\nA. an ant\nB. a cow"
+ICON_LEAD = "Given a set of images and a question, please provide the answer to the question.\nQuestion: "
+VISTA = {"pid": "7", "question": "How long is the side?", "unit": "cm", "precision": 1.0, "answer_type": "float",
+         "question_type": "free_form", "choices": None, "answer": "1.5", "image": "images/7.jpg"}  # fmt: skip
+AOK = {"split": "val", "image_id": 42, "question_id": "q42", "question": "What is he riding?",
+       "choices": ["bike", "horse", "bus", "sled"], "correct_choice_idx": 1,
+       "direct_answers": ["horse"] * 6 + ["pony"] * 3 + ["mare"], "rationales": ["r"]}  # fmt: skip
+MMMU_ROW = {"id": "validation_Art_1", "question": "Which <image 1> matches <image 2>?", "answer": "B",
+            "options": "['left', '<image 3>']", "question_type": "multiple-choice",
+            **{f"image_{number}": None for number in range(1, 8)}}  # fmt: skip
+
+
+def science(folder):
+    problems = {"11": SCIENCE | {"image": "image.png", "split": "test"},
+                "12": SCIENCE | {"image": None, "split": "test"},
+                "13": SCIENCE | {"image": None, "split": "train"}}  # fmt: skip
+    write_json(folder, "problems.json", problems)
+    picture(folder, "test/11/image.png")
+
+
+def science_hub(folder):
+    parquet(folder, "ScienceQA-IMG/test-00000-of-00001-ab.parquet", [SCIENCE | {"image": encoded()}])
+    parquet(folder, "ScienceQA-IMG/train-00000-of-00001-ab.parquet", [SCIENCE | {"image": encoded()}] * 3)
+
+
+def icons(folder):
+    problems = {
+        "5": {"question": "How many?", "ques_type": "fill_in_blank", "answer": "3", "split": "test"},
+        "6": {"question": "Which?", "ques_type": "choose_txt", "choices": ["up", "down"], "answer": 1, "split": "test"},
+        "7": {"question": "Next", "ques_type": "choose_img", "choices": ["choice_0.png", "choice_1.png"], "answer": 0,
+              "split": "test"},
+        "8": {"question": "Other split", "ques_type": "fill_in_blank", "answer": "3", "split": "val"},
+    }  # fmt: skip
+    write_json(folder, "problems.json", problems)
+    for place in ("fill_in_blank/5/image", "choose_txt/6/image", "choose_img/7/image", "choose_img/7/choice_0",
+                  "choose_img/7/choice_1"):  # fmt: skip
+        picture(folder, f"test/{place}.png")
+
+
+def icons_hub(folder):
+    none = {"choice_image_0": None, "choice_image_1": None, "query_image": encoded()}
+    rows = [
+        none
+        | {"question_id": "5", "question": "How many?", "ques_type": "fill_in_blank", "choices": "", "answer": "3"},
+        none
+        | {"question_id": "6", "question": "Which?", "ques_type": "choose_txt", "choices": "up,down", "answer": "down"},
+        none
+        | {"question_id": "7", "question": "Next", "ques_type": "choose_img", "choices": "choice_0.png,choice_1.png",
+           "answer": "choice_0.png", "choice_image_0": encoded(), "choice_image_1": encoded()},
+    ]  # fmt: skip
+    parquet(folder, "data/test-00000-of-00002.parquet", rows[:2])
+    parquet(folder, "data/test-00001-of-00002.parquet", rows[2:])
+
+
+def chart(folder):
+    for part, label in (("human", "12.5%"), ("augmented", "Chad")):
+        write_json(folder, f"test/test_{part}.json", [{"imgname": "1.png", "query": "How much?", "label": label}])
+    picture(folder, "test/png/1.png")
+
+
+def chart_hub(folder):
+    rows = [{"type": f"{part}_test", "question": "How much?", "answer": label, "image": encoded()}
+            for part, label in (("augmented", "Chad"), ("human", "12.5%"))]  # fmt: skip
+    parquet(folder, "data/test-00000-of-00001.parquet", rows)
+
+
+def vista(folder):
+    write_json(folder, "testmini.json", {"7": VISTA, "8": VISTA | {"pid": "8", "unit": None, "choices": ["x", "y"],
+               "answer": "y", "question_type": "multi_choice", "answer_type": "text"}})  # fmt: skip
+    picture(folder, "images/7.jpg")
+
+
+def mmmu(folder):
+    shown = {"image_1": encoded(), "image_2": encoded(), "image_3": encoded()}
+    parquet(folder, "Art/validation-00000-of-00001.parquet", [MMMU_ROW | shown])
+    open_ended = {"id": "validation_Math_9", "question": "<image 1> Value?", "options": "[]",
+                  "answer": "['24/7', '3.43']", "question_type": "open", "image_1": encoded()}  # fmt: skip
+    parquet(folder, "Math/validation-00000-of-00001.parquet", [MMMU_ROW | open_ended])
+
+
+def m3cot(folder):
+    row = {"id": "m-1", "question": "Who?", "context": "At sea.", "choices": ["a cook", "a sailor"], "answer": "B",
+           "rationale": "Sailors sail.", "image": "images/m-1.png"}  # fmt: skip
+    (folder / "test.jsonl").write_text(json.dumps(row))
+    picture(folder, "images/m-1.png")
+
+
+def aok(folder):
+    write_json(folder, "aokvqa_v1p0_val.json", [AOK])
+    picture(folder, "val2017/000000000042.jpg")
+
+
+def aok_hub(folder):
+    row = {name: value for name, value in AOK.items() if name not in ("split", "image_id")}
+    row |= {"image": encoded(), "direct_answers": str(AOK["direct_answers"])}
+    parquet(folder, "data/validation-00000-of-00001.parquet", [row])
+
+
+def ai2d(folder):
+    row = {"question": "What eats krill?", "options": ["kelp", "whale"], "answer": "1", "image": encoded()}
+    parquet(folder, "data/test-00000-of-00001.parquet", [row])
+
+
+# benchmark, layout -> (text, answer, kind, further right answers, pictures, source) of each question.
+FROZEN = {
+    ("scienceqa", science): [
+        (SCIENCE_TEXT, "B", "choice", (), 1, "scienceqa"),
+        (SCIENCE_TEXT, "B", "choice", (), 0, "scienceqa"),
+    ],
+    ("scienceqa-img", science): [(SCIENCE_TEXT, "B", "choice", (), 1, "scienceqa")],
+    ("scienceqa-img", science_hub): [(SCIENCE_TEXT, "B", "choice", (), 1, "scienceqa")],
+    ("iconqa", icons): (
+        icon_questions := [
+            (ICON_LEAD + "How many?.", "3", "number", (), 1, "iconqa/fill_in_blank"),
+            (ICON_LEAD + "Which?.\nOptions:\nA. up\nB. down", "B", "choice", (), 1, "iconqa/choose_txt"),
+            (
+                ICON_LEAD + "Next.\nOptions:\nA. The first image.\nB. The second image.",
+                "A",
+                "choice",
+                (),
+                3,
+                "iconqa/choose_img",
+            ),
+        ]
+    ),
+    ("iconqa", icons_hub): icon_questions,
+    ("ai2d", ai2d): [("What eats krill?\nA. kelp\nB. whale", "B", "choice", (), 1, "ai2d")],
+    ("chartqa", chart): (
+        chart_questions := [
+            ("How much?", "Chad", "text", (), 1, "chartqa/augmented"),
+            ("How much?", "12.5%", "number", (), 1, "chartqa/human"),
+        ]
+    ),
+    ("chartqa", chart_hub): chart_questions,
+    ("mathvista", vista): [
+        ("How long is the side? (Unit: cm)", "1.5", "number", (), 1, "mathvista/free_form"),
+        ("How long is the side?\nA. x\nB. y", "B", "choice", (), 1, "mathvista/multi_choice"),
+    ],
+    ("mmmu", mmmu): [
+        ("Which <image 1> matches <image 2>?\nA. left\nB. <image 3>", "B", "choice", (), 3, "mmmu/Art"),
+        ("<image 1> Value?", "24/7", "text", ("3.43",), 1, "mmmu/Math"),
+    ],
+    ("m3cot", m3cot): [("At sea.\nWho?\nA. a cook\nB. a sailor", "B", "choice", (), 1, "m3cot")],
+    ("a-okvqa", aok): (
+        aok_questions := [("What is he riding?\nA. bike\nB. horse\nC. bus\nD. sled", "B", "choice", (), 1, "a-okvqa")]
+    ),
+    ("a-okvqa", aok_hub): aok_questions,
+    ("a-okvqa-direct", aok): [("What is he riding?", "horse", "text", ("pony", "mare"), 1, "a-okvqa-direct")],
+}
+
+
+@pytest.mark.parametrize(("name", "layout"), FROZEN, ids=lambda part: getattr(part, "__name__", part))
+def test_question_texts_are_frozen(name, layout, tmp_path):
+    layout(tmp_path)
+    target = find_benchmark(f"{name}={tmp_path}")
+    told = [
+        (render_question(e.question, e.choices), e.answer, e.kind, asked.also, len(e.images), e.source)
+        for asked in target.questions
+        for e in [asked.example]
+    ]
+    assert told == FROZEN[name, layout]
+    assert (target.name, target.rules) == (name, PUBLISHED[name].rules)
+    assert target.max_new_tokens >= 1024
+
+
+def test_every_published_benchmark_is_frozen():
+    assert {name for name, _ in FROZEN} == set(PUBLISHED)
+
+
+def test_names_of_files_and_splits(tmp_path):
+    science(tmp_path)
+    assert ask(f"scienceqa:train={tmp_path}").name == "scienceqa-train"
+    assert [asked.example.id for asked in ask(f"scienceqa:train={tmp_path}").load()] == ["13"]
+    assert [asked.example.id for asked in ask(f"scienceqa={tmp_path / 'problems.json'}").load()] == ["11", "12"]
+    with pytest.raises(
+        EvaluationError, match=r"scienceqa has no split 'vall'; did you mean val\? .there are test, val, train.$"
+    ):
+        ask("scienceqa:vall")
+    with pytest.raises(EvaluationError, match=r"no data file is called 'sciencqa=x'; did you mean scienceqa\?"):
+        ask("sciencqa=x")
+    with pytest.raises(EvaluationError, match=r"mmmu: /nowhere does not exist; give the folder"):
+        ask("mmmu=/nowhere")
+    with pytest.raises(
+        EvaluationError, match=r"holds none of the benchmark's files; looked for test/test_\*.json, data"
+    ):
+        list(ask(f"chartqa={tmp_path}").load())
+
+
+def test_without_a_folder_the_hub_is_asked(monkeypatch):
+    def unreachable(name, config, **options):
+        assert (name, config, options) == ("lmms-lab-encoder/ai2d", None, {"split": "test", "streaming": True})
+        raise ConnectionError("no network\nhere")
+
+    monkeypatch.setattr("datasets.load_dataset", unreachable)
+    with pytest.raises(
+        EvaluationError, match=r"ai2d cannot be had from the hub .no network here.; .* give its folder as NAME=FOLDER"
+    ):
+        list(ask("ai2d").load())
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("ai2d", {"options": ["a"], "answer": "1"}, "record row 0, field answer: no choice has the number '1'"),
+        ("ai2d", {"options": "a,b"}, "options: must be a list of texts"),
+        ("chartqa", {"question": None}, "question: must be text"),
+        ("chartqa", {"answer": None}, "answer: is missing"),
+        ("mathvista", {"answer": None}, "has no answer; take testmini"),
+        ("mathvista", {"choices": ["x", "y"]}, "'1.5' is none of the choices"),
+        ("mmmu", {"image_2": None}, "image_2: the text names a picture that is not there"),
+        ("mmmu", {"answer": "?"}, "has no answer; take validation"),
+        ("a-okvqa", {"image": None}, "image: is missing"),
+    ],
+)
+def test_faults_name_record_and_field(name, change, message, tmp_path):
+    rows = {
+        "ai2d": {"question": "Q?", "options": ["a", "b"], "answer": "0", "image": encoded()},
+        "chartqa": {"type": "human", "question": "Q?", "answer": "1", "image": encoded()},
+        "mathvista": VISTA | {"decoded_image": encoded()},
+        "mmmu": MMMU_ROW | {f"image_{number}": encoded() for number in (1, 2, 3)},
+        "a-okvqa": {key: value for key, value in AOK.items() if key != "image_id"} | {"image": encoded()},
+    }
+    parquet(tmp_path, "rows.parquet", [rows[name] | change])
+    with pytest.raises(DataError, match=rf"(?s)rows\.parquet.*{message.replace('(', '.')}"):
+        list(ask(f"{name}={tmp_path / 'rows.parquet'}").load())
+
+
+def asked(answer, choices=None, also=(), **facts):
+    kind = "choice" if choices else "text"
+    return Question(Example("q", "s", (), "Q?", choices, None, answer, kind), also, facts)
+
+
+@pytest.mark.parametrize(
+    ("answer", "question", "score"),
+    [
+        ("3", asked("3"), 1.0),
+        ("", asked("3"), 0.0),
+        (None, asked("3"), 0.0),
+        ("rectangel", asked("Rectangle"), 1 - 2 / 9),
+        ("abcd", asked("abxy"), 0.5),
+        ("abc", asked("xyz"), 0.0),
+        ("B", asked("B", ("up", "down")), 1.0),
+        ("Down", asked("B", ("up", "down")), 1.0),
+        ("A", asked("B", ("up", "down")), 0.0),
+    ],
+)
+def test_anls(answer, question, score):
+    assert rules.anls(answer, question) == pytest.approx(score)
+
+
+@pytest.mark.parametrize(
+    ("answer", "right", "score"),
+    [
+        ("105", "100", 1.0),
+        ("105.1", "100", 0.0),
+        ("12.5%", "0.125", 1.0),
+        ("12.5", "12.5%", 0.0),
+        ("-95", "-100", 1.0),
+        ("0", "0", 1.0),
+        ("0.01", "0", 0.0),
+        (" chad ", "Chad", 1.0),
+        ("Chad, Mali", "Chad", 0.0),
+        ("nan", "100", 0.0),
+        (None, "100", 0.0),
+    ],
+)
+def test_relaxed(answer, right, score):
+    assert rules.relaxed(answer, asked(right)) == score
+
+
+MANY = ("red fox", "blue whale", "dog", "cat")
+
+
+@pytest.mark.parametrize(
+    ("answer", "right", "score"),
+    [
+        ("B", "B", 1.0),
+        ("(B)", "B", 1.0),
+        ("B.", "B", 1.0),
+        ("first (A), then (B)", "B", 1.0),
+        ("first (A), then (B)", "A", 0.0),
+        ("A or rather C", "C", 1.0),
+        ("It is clearly a blue whale there", "B", 1.0),
+        ("blue whale", "B", 1.0),
+        ("something else", "B", 0.0),
+        ("", "B", 0.0),
+    ],
+)
+def test_mmmu_with_choices(answer, right, score):
+    assert rules.mmmu(answer, asked(right, MANY)) == score
+
+
+@pytest.mark.parametrize(
+    ("answer", "question", "score"),
+    [
+        ("The value is 3.43", asked("24/7", also=("3.43",)), 1.0),
+        ("24/7", asked("24/7", also=("3.43",)), 1.0),
+        ("so x = 1,000", asked("1000"), 1.0),
+        ("about 999", asked("1000"), 0.0),
+        ("The answer is the Rhine river", asked("Rhine"), 1.0),
+        ("Danube", asked("Rhine"), 0.0),
+        ("a", asked("b"), 0.0),
+        (None, asked("b"), 0.0),
+    ],
+)
+def test_mmmu_open(answer, question, score):
+    assert rules.mmmu(answer, question) == score
+
+
+@pytest.mark.parametrize(
+    ("answer", "question", "score"),
+    [
+        ("14", asked("14", answer_type="integer"), 1.0),
+        ("14.0", asked("14", answer_type="integer"), 1.0),
+        ("15", asked("14", answer_type="integer"), 0.0),
+        ("fourteen", asked("14", answer_type="integer"), 1.0),
+        ("1.46", asked("1.5", answer_type="float", precision=1.0), 1.0),
+        ("1.44", asked("1.5", answer_type="float", precision=1.0), 0.0),
+        ("none", asked("1.5", answer_type="float", precision=1.0), 0.0),
+        ("[1, 2]", asked("[1, 2]", answer_type="list"), 1.0),
+        ("(B) y", asked("B", ("x", "y"), answer_type="text"), 1.0),
+        ("z", asked("B", ("x", "y"), answer_type="text"), 0.0),
+        (None, asked("14", answer_type="integer"), 0.0),
+    ],
+)
+def test_mathvista(answer, question, score):
+    assert rules.mathvista(answer, question) == score
+
+
+@pytest.mark.parametrize(
+    ("answer", "score"), [("horse", 1.0), ("Pony.", 1.0), ("mare", 1 / 3), ("cow", 0.0), (None, 0.0)]
+)
+def test_vqa(answer, score):
+    humans = asked("horse", direct_answers=["horse"] * 6 + ["pony"] * 3 + ["mare"])
+    assert rules.vqa(answer, humans) == pytest.approx(score)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "edits"),
+    [("", "", 0), ("abc", "", 3), ("kitten", "sitting", 3), ("flaw", "lawn", 2), ("größe", "grosse", 3)],
+)
+def test_edit_distance(one, other, edits):
+    assert rules.edit_distance(one, other) == rules.edit_distance(other, one) == edits
+
+
+def test_own_scores_stand_beside_exact_match(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("BALANCED_THINKING_CACHE", str(tmp_path / "cache"))
+    chart(tmp_path / "data")
+    model = build_twin("qwen2_5_vl", tmp_path / "model")
+    options = ["--max_new_tokens", "4", "--output_dir", str(tmp_path / "out")]
+    assert main(["evaluate", "--model", str(model), "--benchmark", f"chartqa={tmp_path / 'data'}", *options]) == 0
+    assert re.search(r"accuracy 0.0 ± 0.0 % of 2 \(exact match\), relaxed 0.0 %, malformed", capsys.readouterr().out)
+    row = json.loads((tmp_path / "out/metrics/chartqa.json").read_text())
+    assert row["scores"] == {"relaxed": 0.0}
+    assert row["sources"]["chartqa/human"] == {"n": 1, "accuracy": 0.0, "relaxed": 0.0}
+    lines = (tmp_path / "out/predictions/chartqa.jsonl").read_text().splitlines()
+    assert [json.loads(line)["scores"] for line in lines] == [{"relaxed": 0.0}] * 2
