@@ -188,6 +188,23 @@ def test_stopped_pretraining_goes_on_to_the_same_weights(untrained, tmp_path):
     assert AutoModelForImageTextToText.from_pretrained(whole).dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name != "qwen2_5_vl"])
+def test_every_family_is_aligned_and_pretrained(family, tmp_path):
+    recipe = dataclasses.replace(pretrain.RECIPE, align_steps=1, steps=2, rows=2, warmup_steps=1)
+    tiny.build_untrained(family, tmp_path / "untrained")
+    run = pretrain.pretrain(tmp_path / "untrained", tmp_path / "run", recipe=recipe, progress=False)
+    start, aligned, done = (
+        AutoModelForImageTextToText.from_pretrained(tmp_path / name, dtype=torch.bfloat16)
+        for name in ("untrained", "aligned", run.name)
+    )
+    sights = [align.sight_parameters(model) for model in (start, aligned, done)]
+    assert not all(map(torch.equal, sights[0], sights[1]))
+    assert all(map(torch.equal, sights[1], sights[2]))  # it rests while the text model learns
+    first = [model.get_decoder().layers[0].self_attn.q_proj.weight for model in (start, aligned, done)]
+    assert torch.equal(first[0], first[1])
+    assert not torch.equal(first[1], first[2])
+
+
 def test_names_become_folders_and_other_names_pass_through(tmp_path):
     assert presets.resolve("Qwen/Qwen2.5-VL-3B-Instruct") == "Qwen/Qwen2.5-VL-3B-Instruct"
     assert presets.resolve(tmp_path) == tmp_path

@@ -394,6 +394,20 @@ def test_edit_distance(one, other, edits):
     assert rules.edit_distance(one, other) == rules.edit_distance(other, one) == edits
 
 
+def test_a_file_of_ones_own_is_read_by_the_same_options_as_in_training(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("BALANCED_THINKING_CACHE", str(tmp_path / "cache"))
+    picture(tmp_path, "elsewhere/a.png")
+    (tmp_path / "own.csv").write_text("bild,frage,antwort\na.png,How many?,3\n")
+    model = build_twin("qwen2_5_vl", tmp_path / "model")
+    asked = ["evaluate", "--model", str(model), "--benchmark", str(tmp_path / "own.csv"), "--max_new_tokens", "4"]
+    asked += ["--output_dir", str(tmp_path / "out"), "--image_root", str(tmp_path / "elsewhere")]
+    columns = '{"image": "bild", "question": "frage", "answer": "antwort"}'
+    assert main([*asked, "--columns", columns]) == 0
+    assert "own.csv: accuracy 0.0 ± 0.0 % of 1 (exact match), malformed" in capsys.readouterr().out
+    assert main([*asked, "--columns", "frage"]) == 2
+    assert "columns must be JSON such as" in capsys.readouterr().err
+
+
 def test_own_scores_stand_beside_exact_match(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("BALANCED_THINKING_CACHE", str(tmp_path / "cache"))
     chart(tmp_path / "data")

@@ -59,10 +59,10 @@ PRESETS: dict[str, Preset] = {
     name: Preset(name, f"{description}, {_TRAINED_ON}", family)
     for name, description, family in (
         ("tiny-qwen2_5_vl", "Qwen2.5-VL in 2.8 M parameters", "qwen2_5_vl"),
-        ("tiny-qwen3_vl", "Qwen3-VL in 2.9 M parameters", "qwen3_vl"),
-        ("tiny-llava_next", "LLaVA-NeXT over Mistral in 2.8 M parameters", "llava_next"),
+        ("tiny-qwen3_vl", "Qwen3-VL in 3.1 M parameters", "qwen3_vl"),
+        ("tiny-llava_next", "LLaVA-NeXT over Mistral in 2.7 M parameters", "llava_next"),
         ("tiny-gemma3", "Gemma 3 in 2.5 M parameters", "gemma3"),
-        ("tiny-idefics3", "Idefics3 (SmolVLM) in 2.6 M parameters", "idefics3"),
+        ("tiny-idefics3", "Idefics3 (SmolVLM) in 2.4 M parameters", "idefics3"),
     )
 }
 
