@@ -29,5 +29,5 @@ def test_the_page_runs_from_top_to_bottom(tmp_path, monkeypatch, capsys):
     assert [each["kind"] for each in left_out] == ["picture missing"]
     held_out = len(Path("mine/train.test.jsonl").read_text().splitlines())
     assert held_out + len(Path("mine/train.jsonl").read_text().splitlines()) == 60
-    assert f"% of {held_out}, malformed" in printed
+    assert f"% of {held_out} (exact match), malformed" in printed
     assert (Path("mine/scale") / "model.safetensors").is_file()
