@@ -115,6 +115,16 @@ def test_a_folder_in_use_and_double_names_are_refused(exported, data, tmp_path, 
     assert main(["export", "lmms-eval", "--benchmark", benchmark, benchmark, "--output_dir", str(tmp_path / "x")]) == 2
     assert "two benchmarks are called scienceqa-img" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
+    one = ["export", "lmms-eval", "--benchmark", benchmark, "--output_dir"]
+    (tmp_path / "file").touch()
+    for arguments, message in (
+        ([str(tmp_path / "file")], "is a file; name a new folder"),
+        ([str(tmp_path / "a[1]")], "in a path mean something else to datasets"),
+        ([str(tmp_path / "y"), "--limit", "-1"], "limit must be at least 1, not -1"),
+        ([str(tmp_path / "y"), "--max_new_tokens", "0"], "max_new_tokens must be at least 1, not 0"),
+    ):
+        assert main([*one, *arguments]) == 2
+        assert message in capsys.readouterr().err
 
 
 @pytest.mark.lmms_eval

@@ -229,10 +229,10 @@ def test_names_of_files_and_splits(tmp_path):
         ask("scienceqa:vall")
     with pytest.raises(EvaluationError, match=r"no data file is called 'sciencqa=x'; did you mean scienceqa\?"):
         ask("sciencqa=x")
-    with pytest.raises(EvaluationError, match=r"mmmu: /nowhere does not exist; give the folder"):
+    with pytest.raises(EvaluationError, match=r"mmmu: '/nowhere' does not exist; give the folder"):
         ask("mmmu=/nowhere")
     with pytest.raises(
-        EvaluationError, match=r"holds none of the benchmark's files; looked for test/test_\*.json, data"
+        EvaluationError, match=r"holds none of the benchmark's files; looked for test/test_\*.json, \*/test"
     ):
         list(ask(f"chartqa={tmp_path}").load())
 
@@ -254,13 +254,16 @@ def test_without_a_folder_the_hub_is_asked(monkeypatch):
     [
         ("ai2d", {"options": ["a"], "answer": "1"}, "record row 0, field answer: no choice has the number '1'"),
         ("ai2d", {"options": "a,b"}, "options: must be a list of texts"),
-        ("chartqa", {"question": None}, "question: must be text"),
+        ("chartqa", {"question": None}, "question: is missing or empty"),
         ("chartqa", {"answer": None}, "answer: is missing"),
         ("mathvista", {"answer": None}, "has no answer; take testmini"),
         ("mathvista", {"choices": ["x", "y"]}, "'1.5' is none of the choices"),
         ("mmmu", {"image_2": None}, "image_2: the text names a picture that is not there"),
         ("mmmu", {"answer": "?"}, "has no answer; take validation"),
         ("a-okvqa", {"image": None}, "image: is missing"),
+        ("ai2d", {"image": None}, "image: is missing"),
+        ("iconqa", {"choices": "4,0,1", "answer": "0"}, "answer: '0' may be the number of a choice or its text"),
+        ("iconqa", {"ques_type": "choose_img", "choices": "a,b,c"}, "choices: 3 choices, but 1 pictures of them"),
     ],
 )
 def test_faults_name_record_and_field(name, change, message, tmp_path):
@@ -269,11 +272,63 @@ def test_faults_name_record_and_field(name, change, message, tmp_path):
         "chartqa": {"type": "human", "question": "Q?", "answer": "1", "image": encoded()},
         "mathvista": VISTA | {"decoded_image": encoded()},
         "mmmu": MMMU_ROW | {f"image_{number}": encoded() for number in (1, 2, 3)},
+        "iconqa": {
+            "question_id": "6",
+            "question": "Which?",
+            "ques_type": "choose_txt",
+            "choices": "up,down",
+            "answer": "down",
+            "query_image": encoded(),
+            "choice_image_0": encoded(),
+        },
         "a-okvqa": {key: value for key, value in AOK.items() if key != "image_id"} | {"image": encoded()},
     }
     parquet(tmp_path, "rows.parquet", [rows[name] | change])
     with pytest.raises(DataError, match=rf"(?s)rows\.parquet.*{message.replace('(', '.')}"):
         list(ask(f"{name}={tmp_path / 'rows.parquet'}").load())
+
+
+def test_pictures_lie_where_the_published_archives_put_them(tmp_path):
+    science(tmp_path / "a")
+    (tmp_path / "a/images").mkdir()
+    (tmp_path / "a/test").rename(tmp_path / "a/images/test")
+    assert len(list(ask(f"scienceqa-img={tmp_path / 'a'}").load())) == 1
+    icons(tmp_path / "b")
+    (tmp_path / "b/iconqa").mkdir()
+    (tmp_path / "b/test").rename(tmp_path / "b/iconqa/test")
+    assert [a.example.id for a in ask(f"iconqa={tmp_path / 'b'}").load()] == ["5", "6", "7"]
+    aok(tmp_path / "c")
+    (tmp_path / "coco").mkdir()
+    (tmp_path / "c/val2017").rename(tmp_path / "coco/val2017")
+    with pytest.raises(DataError, match="give image_root, the folder of the pictures"):
+        list(ask(f"a-okvqa={tmp_path / 'c'}").load())
+    assert len(list(ask(f"a-okvqa={tmp_path / 'c'}", {"image_root": str(tmp_path / "coco")}).load())) == 1
+
+
+def test_what_a_benchmark_itself_leaves_out(tmp_path):
+    hard = AOK | {"question_id": "hard", "difficult_direct_answer": True}
+    write_json(tmp_path, "aokvqa_v1p0_val.json", [AOK | {"difficult_direct_answer": False}, hard])
+    picture(tmp_path, "val2017/000000000042.jpg")
+    assert [len(list(ask(f"{name}={tmp_path}").load())) for name in ("a-okvqa", "a-okvqa-direct")] == [2, 1]
+
+
+def test_a_trace_that_no_question_needs_is_not_looked_at(tmp_path):
+    odd = SCIENCE | {"image": None, "split": "test", "solution": "<think> a </think>"}
+    write_json(tmp_path, "problems.json", {"1": odd})
+    assert len(list(ask(f"scienceqa={tmp_path}").load())) == 1
+
+
+def test_all_names_are_read_before_the_first_model(tmp_path, capsys):
+    chart(tmp_path / "data")
+    model = build_twin("qwen2_5_vl", tmp_path / "model")
+    asked_for = ["evaluate", "--model", str(model), "--output_dir", str(tmp_path / "out"), "--benchmark"]
+    assert main([*asked_for, f"chartqa={tmp_path / 'data'}", "aid2d"]) == 2
+    assert "did you mean ai2d?" in capsys.readouterr().err
+    assert main([*asked_for, f"chartqa={tmp_path / 'data'}", "chartqa"]) == 2
+    assert "two benchmarks are called chartqa" in capsys.readouterr().err
+    assert main([*asked_for, "chartqa="]) == 2
+    assert "chartqa: '' does not exist; give the folder" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def asked(answer, choices=None, also=(), **facts):
@@ -292,6 +347,9 @@ def asked(answer, choices=None, also=(), **facts):
         ("abc", asked("xyz"), 0.0),
         ("B", asked("B", ("up", "down")), 1.0),
         ("Down", asked("B", ("up", "down")), 1.0),
+        ("(B)", asked("B", ("up", "down")), 1.0),
+        ("The second image.", asked("A", ("The first image.", "The second image.")), 0.0),
+        ("x" * 100_000, asked("xy"), 0.0),
         ("A", asked("B", ("up", "down")), 0.0),
     ],
 )
@@ -352,6 +410,7 @@ def test_mmmu_with_choices(answer, right, score):
         ("Danube", asked("Rhine"), 0.0),
         ("a", asked("b"), 0.0),
         (None, asked("b"), 0.0),
+        ("9" * 100_000, asked("1000"), 0.0),
     ],
 )
 def test_mmmu_open(answer, question, score):
@@ -365,6 +424,13 @@ def test_mmmu_open(answer, question, score):
         ("14.0", asked("14", answer_type="integer"), 1.0),
         ("15", asked("14", answer_type="integer"), 0.0),
         ("fourteen", asked("14", answer_type="integer"), 1.0),
+        ("14.9", asked("14", answer_type="integer"), 1.0),
+        ("1" * 40, asked("1.5", answer_type="float", precision=1.0), 0.0),
+        ("1e999", asked("1.5", answer_type="float", precision=1.0), 0.0),
+        ("1e999", asked("15", answer_type="integer"), 0.0),
+        ("2", asked("1.5", answer_type="float", precision=float("nan")), 1.0),
+        ("1.5", asked("1.5", answer_type="float", precision="1.0"), 1.0),
+        ("B", asked("A", ("x", "x"), answer_type="text"), 1.0),
         ("1.46", asked("1.5", answer_type="float", precision=1.0), 1.0),
         ("1.44", asked("1.5", answer_type="float", precision=1.0), 0.0),
         ("none", asked("1.5", answer_type="float", precision=1.0), 0.0),
@@ -379,7 +445,7 @@ def test_mathvista(answer, question, score):
 
 
 @pytest.mark.parametrize(
-    ("answer", "score"), [("horse", 1.0), ("Pony.", 1.0), ("mare", 1 / 3), ("cow", 0.0), (None, 0.0)]
+    ("answer", "score"), [("horse", 1.0), ("Pony.", 1.0), ("mare", 1 / 3), ("cow", 0.0), ("...", 0.0), (None, 0.0)]
 )
 def test_vqa(answer, score):
     humans = asked("horse", direct_answers=["horse"] * 6 + ["pony"] * 3 + ["mare"])

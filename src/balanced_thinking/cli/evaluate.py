@@ -13,10 +13,13 @@ def run(argv: Sequence[str]) -> int:
     from balanced_thinking.cli.parsing import columns_of
     from balanced_thinking.demo.presets import resolve
     from balanced_thinking.errors import ConfigError
+    from balanced_thinking.evaluation.benchmarks import ask
     from balanced_thinking.evaluation.evaluate import evaluate
 
     model = str(resolve(options.model))
     output_dir = Path(options.output_dir or model)
+    if output_dir.exists() and not output_dir.is_dir():
+        raise ConfigError(f"{output_dir} is a file; name a folder")
     if options.output_dir is None and not Path(options.model).is_dir():
         raise ConfigError("give --output_dir: the model is a preset or hub id, not a run folder of yours")
     from balanced_thinking.models.modeling import check_name
@@ -29,6 +32,9 @@ def run(argv: Sequence[str]) -> int:
         "columns": columns_of(options.columns),
         "allow_outside": options.allow_outside,
     }
+    names = [ask(benchmark, reading).name for benchmark in options.benchmark]  # all, before hours of the first
+    if doubled := {name for name in names if names.count(name) > 1}:
+        raise ConfigError(f"two benchmarks are called {min(doubled)}; evaluate them into two folders")
     loaded: Any = model
     if options.backend == "transformers" and len(options.benchmark) > 1:
         from balanced_thinking.models.modeling import load_model

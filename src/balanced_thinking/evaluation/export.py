@@ -7,6 +7,7 @@ What it leaves out: running lmms-eval; other models and prompts than its own.
 """
 
 import json
+import shlex
 import shutil
 from collections.abc import Sequence
 from os import PathLike
@@ -16,6 +17,7 @@ from typing import Any
 from balanced_thinking.data.prompts import render_question
 from balanced_thinking.data.rowcheck import open_image
 from balanced_thinking.errors import ConfigError
+from balanced_thinking.evaluation import rules
 from balanced_thinking.evaluation.evaluate import Target, find_benchmark
 from balanced_thinking.evaluation.question import Question
 from balanced_thinking.runinfo import write_text
@@ -107,10 +109,10 @@ def messages(doc, lmms_eval_specific_kwargs=None):
 def score(doc, results):
     told = json.loads(doc["question"])
     choices = None if told["choices"] is None else tuple(told["choices"])
-    example = Example(doc["id"], told["source"], (), "", choices, None, doc["answer"], told["kind"])
+    example = Example(told["id"], told["source"], (), "", choices, None, told["answer"], told["kind"])
     question = Question(example, tuple(told["also"]), told["facts"])
     parsed = parse_response(results[0], PREFIX)
-    right = [doc["answer"], *told["also"]]
+    right = [told["answer"], *told["also"]]
     matches = [answers_match(parsed.answer, each, kind=told["kind"], choices=choices) for each in right]
     own = {{name: getattr(rules, name)(parsed.answer, question) for name in told["rules"]}}
     return {{"exact_match": float(any(matches)), "malformed": float(parsed.malformed is not None), **own}}
@@ -158,14 +160,19 @@ def export_lmms_eval(
     from balanced_thinking import __version__
 
     folder = Path(output_dir).resolve()
-    if folder.is_dir() and any(folder.iterdir()):
-        raise ConfigError(f"{folder} is not empty; name a new folder")
+    _check(folder, limit=limit, max_new_tokens=max_new_tokens)
     targets = [find_benchmark(benchmark, limit=limit) for benchmark in benchmarks]
     names = [target.name for target in targets]
     if doubled := {name for name in names if names.count(name) > 1}:
         raise ConfigError(f"two benchmarks are called {min(doubled)}; export them into two folders")
     for target in targets:
-        _write_task(target, folder, max_new_tokens or target.max_new_tokens)
+        foreign = [name for name, rule in target.rules.items() if getattr(rules, name, None) is not rule]
+        if foreign:
+            raise ConfigError(
+                f"the score {foreign[0]} of {target.name} cannot be exported; move it to evaluation/rules.py"
+            )
+    for target in targets:
+        _write_task(target, folder, target.max_new_tokens if max_new_tokens is None else max_new_tokens)
     for name in SCORING:
         place = folder / "scoring" / "balanced_thinking" / name
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -173,8 +180,20 @@ def export_lmms_eval(
     utils = _UTILS.format(version=__version__, prefix=prefix, system_prompt=system_prompt)
     write_text(folder / "utils.py", utils)
     tasks = [_task(target) for target in targets]
-    write_text(folder / "README.md", _README.format(folder=folder, tasks=",".join(tasks)))
+    write_text(folder / "README.md", _README.format(folder=shlex.quote(str(folder)), tasks=",".join(tasks)))
     return tasks
+
+
+def _check(folder: Path, **counts: int | None) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder} is a file; name a new folder")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise ConfigError(f"{folder} is not empty; name a new folder")
+    if any(mark in str(folder) for mark in ("[", "]", "::")):
+        raise ConfigError(f"{folder}: [, ] and :: in a path mean something else to datasets; name another folder")
+    for name, count in counts.items():
+        if count is not None and count < 1:
+            raise ConfigError(f"{name} must be at least 1, not {count}")
 
 
 def _task(target: Target) -> str:
@@ -191,7 +210,7 @@ def _write_task(target: Target, folder: Path, cap: int) -> None:
             file.write(json.dumps(_row(number, question, target, data.parent)) + "\n")
     scores = {"exact_match": "true", "malformed": "false", **dict.fromkeys(target.rules, "true")}
     metrics = "".join(_METRIC.format(name=name, better=better) for name, better in scores.items()).rstrip()
-    told = _YAML.format(task=_task(target), data=json.dumps(str(data)), cap=cap, metrics=metrics)
+    told = _YAML.format(task=_task(target), data=json.dumps(str(data), ensure_ascii=False), cap=cap, metrics=metrics)
     write_text(folder / f"{_task(target)}.yaml", told)
 
 
@@ -204,6 +223,8 @@ def _row(number: int, question: Question, target: Target, folder: Path) -> dict[
         open_image(image, record=example.id).save(folder / name)
         images.append(name)
     told = {
+        "id": example.id,
+        "answer": example.answer,
         "source": example.source,
         "kind": example.kind,
         "choices": example.choices,

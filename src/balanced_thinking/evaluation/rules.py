@@ -11,13 +11,16 @@ chance (MMMU), to the most similar choice or to a language model (MathVista), th
 text of a choice.
 """
 
+import math
 import re
+from typing import Any
 
 from balanced_thinking.data.prompts import LETTERS
 from balanced_thinking.evaluation.answers import answers_match, normalise_text, parse_number
 from balanced_thinking.evaluation.question import Question
 
 _ANLS_LEAST, _RELATIVE = 0.5, 0.05
+_LONGEST = 1000  # characters of an open answer that are searched for numbers, which takes the square of them
 _MARKS = " ,.!?;:'"
 _NUMBERS = (
     r"-?\b\d{1,3}(?:,\d{3})+\b",
@@ -28,10 +31,12 @@ _BEFORE_ANSWERS = ("could be ", "so ", "is ", "thus ", "therefore ", "final ", "
 
 
 def anls(answer: str | None, asked: Question) -> float:
-    """max over right answers of 1 - edits / longer length, 0 where that is below 0.5; of a choice letter and text."""
+    """max over right answers of 1 - edits / longer length, 0 where that is below 0.5; with choices, the right one."""
     if answer is None:
         return 0.0
-    return max(_similarity(answer, right) for right in _right_answers(asked))
+    if asked.example.choices:
+        return _right_choice(answer, asked)
+    return max(_similarity(answer, right) for right in (asked.example.answer, *asked.also))
 
 
 def relaxed(answer: str | None, asked: Question) -> float:
@@ -53,7 +58,7 @@ def mmmu(answer: str | None, asked: Question) -> float:
     if example.choices:
         return float(_named_letter(answer, example.choices) == example.answer)
     right = [part for text in (example.answer, *asked.also) for part in _normalised(text)]
-    return float(any(_holds(part, right) for part in _key_parts(answer)))
+    return float(any(_holds(part, right) for part in _key_parts(answer[:_LONGEST])))
 
 
 def mathvista(answer: str | None, asked: Question) -> float:
@@ -62,35 +67,54 @@ def mathvista(answer: str | None, asked: Question) -> float:
         return 0.0
     example, kind = asked.example, asked.facts.get("answer_type")
     if example.choices:
-        return float(answers_match(answer, example.answer, kind="choice", choices=example.choices))
+        return _right_choice(answer, asked)
     if kind in ("integer", "float"):
-        value, right = parse_number(answer), parse_number(example.answer)
-        if value is None or right is None:
-            return 0.0
-        digits = 0 if kind == "integer" else int(asked.facts.get("precision") or 0)
-        return float(int(value) == int(right) if kind == "integer" else round(value, digits) == round(right, digits))
+        digits = None if kind == "integer" else _digits(asked.facts.get("precision"))
+        value, right = (_rounded(text, digits) for text in (answer, example.answer))
+        return float(value is not None and value == right)
     return float(answer.strip() == example.answer.strip())
 
 
 def vqa(answer: str | None, asked: Question) -> float:
-    """min(1, humans who gave this answer / 3), compared without case and outer space."""
-    if answer is None:
-        return 0.0
-    given = [human.strip().lower() for human in asked.facts["direct_answers"]]
-    return min(1.0, given.count(answer.strip().strip(".").lower()) / 3)
+    """min(1, humans who gave this answer / 3), compared without case, outer space and final dot."""
+    said = _plain(answer or "")
+    given = [_plain(human) for human in asked.facts["direct_answers"]]
+    return min(1.0, given.count(said) / 3) if said else 0.0
 
 
-def _right_answers(asked: Question) -> list[str]:
-    example = asked.example
-    right = [example.answer, *asked.also]
-    if example.choices and len(example.answer) == 1:
-        right.append(example.choices[LETTERS.index(example.answer.upper())])
-    return right
+def _plain(text: str) -> str:
+    return text.strip().strip(".").lower()
+
+
+def _right_choice(answer: str, asked: Question) -> float:
+    """1 for the letter or the text of the right choice, or of another that reads the same."""
+    choices, right = asked.example.choices or (), asked.example.answer
+    text = choices[LETTERS.index(right.upper())] if len(right) == 1 else right
+    same = [letter for letter, choice in zip(LETTERS, choices, strict=False) if choice == text] or [right]
+    return float(any(answers_match(answer, letter, kind="choice", choices=choices) for letter in same))
+
+
+def _digits(precision: Any) -> int:
+    try:
+        return int(float(precision or 0))
+    except ValueError:  # not a number, in either sense
+        return 0
+
+
+def _rounded(text: str, digits: int | None) -> float | None:
+    """The number in a text, rounded to so many digits, or cut off (None); None where it is no finite number."""
+    number = parse_number(text)
+    value = math.inf if number is None else float(number)
+    if not math.isfinite(value):
+        return None
+    return float(int(value)) if digits is None else round(value, digits)
 
 
 def _similarity(answer: str, right: str) -> float:
     one, other = (" ".join(text.lower().split()) for text in (answer, right))
     longest = max(len(answer), len(right))
+    if abs(len(one) - len(other)) > _ANLS_LEAST * longest:
+        return 0.0
     similar = 1.0 - edit_distance(one, other) / longest if longest else 1.0
     return similar if similar >= _ANLS_LEAST else 0.0
 

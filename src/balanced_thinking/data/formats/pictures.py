@@ -6,7 +6,7 @@ must not read any file of the machine into a training run. What it leaves out: d
 """
 
 # Text instead of pathlib, since these lines run once a picture.
-# ruff: noqa: PTH100, PTH113, PTH118, PTH120
+# ruff: noqa: PTH100, PTH112, PTH113, PTH118, PTH120
 
 import os
 from collections.abc import Mapping
@@ -41,10 +41,13 @@ def _find(path: str, record: Record, image_root: Path | None, allow_outside: boo
         raise record.place.error(f"the picture {path} is not on this machine", field="images", remedy=remedy)
     folder = _absolute(record.folder)
     homes = [folder] if image_root is None else [_absolute(image_root), folder]
-    places = list(homes)
+    # As ScienceQA and IconQA are unpacked: pictures in a folder of that name beside the data.
+    below = ("",) if os.path.normpath(path).startswith("..") else ("", "images", "iconqa")
+    places = [os.path.join(home, name) for name in below for home in homes]
     if record.fields.get("id") is not None:
         split = str(record.fields.get("split") or record.file.stem)
-        places.append(os.path.join(folder, split, str(record.fields["id"])))
+        own = os.path.join(split, str(record.fields["id"]))
+        places += [os.path.join(folder, name, own) for name in below[:2]]
     tried = [os.path.normpath(os.path.join(place, path)) for place in places]
     inside = [name for name in tried if allow_outside or any(_is_within(name, home) for home in homes)]
     if not inside:
@@ -54,7 +57,8 @@ def _find(path: str, record: Record, image_root: Path | None, allow_outside: boo
     for name in inside:
         if os.path.isfile(name):
             return name
-    folders = ", ".join(dict.fromkeys(os.path.dirname(name) for name in inside))
+    looked = dict.fromkeys(os.path.dirname(name) for name in inside)
+    folders = ", ".join([name for name in looked if os.path.isdir(name)] or list(looked)[:1])
     remedy = "give image_root, the folder of the pictures"
     raise record.place.error(f"no such picture: {path} (looked in {folders})", field="images", remedy=remedy)
 

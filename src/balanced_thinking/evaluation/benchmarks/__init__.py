@@ -6,17 +6,19 @@ To add an embedded one: a module beside this one with a ``load(split)``, and an 
 import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
 from balanced_thinking.data.example import Example
+from balanced_thinking.data.formats.options import Options
 from balanced_thinking.errors import EvaluationError
 from balanced_thinking.evaluation.benchmarks import easy_vqa
 from balanced_thinking.evaluation.benchmarks.icons import SPLITS, load_split
 from balanced_thinking.evaluation.benchmarks.published import PUBLISHED
+from balanced_thinking.evaluation.benchmarks.published.reading import READ
 from balanced_thinking.evaluation.question import Question, Rule
 
 
@@ -93,7 +95,8 @@ class Asked:
 def ask(benchmark: str | PathLike, reading: Mapping[str, Any] | None = None) -> Asked:
     """What a name means: ``icons``, ``icons:val``, ``scienceqa-img=/data/ScienceQA``, or a readable data file.
 
-    ``reading`` are options of ``load_examples``, for data files.
+    ``reading`` are options of ``load_examples``, for data files; a published benchmark takes ``image_root`` and
+    ``allow_outside`` of them.
 
     Raises:
         EvaluationError: no such benchmark, split or file.
@@ -111,10 +114,11 @@ def ask(benchmark: str | PathLike, reading: Mapping[str, Any] | None = None) -> 
         theirs = PUBLISHED[known]
         if split and split not in theirs.splits:
             raise EvaluationError(f"{known} has no split {split!r}; {_nearest(split, theirs.splits)}")
-        if source is not None and not Path(source).exists():
-            raise EvaluationError(f"{known}: {source} does not exist; give the folder with the benchmark's files")
+        if source is not None and not (source and Path(source).exists()):
+            raise EvaluationError(f"{known}: {source!r} does not exist; give the folder with the benchmark's files")
+        options = _options(reading or {})
         return Asked(
-            file_name(text), theirs.max_new_tokens, theirs.rules, lambda: theirs.questions(split or "", source)
+            file_name(text), theirs.max_new_tokens, theirs.rules, lambda: theirs.questions(split, source, options)
         )
     if not Path(text).exists():
         names = [*BENCHMARKS, *PUBLISHED]
@@ -138,7 +142,12 @@ def _parts(text: str) -> tuple[str, str, str | None]:
     name, _, split = named.partition(":")
     if name in BENCHMARKS and not mark:
         return name, split, None
-    return (name, split, source or None) if name in PUBLISHED else ("", "", None)
+    return (name, split, source if mark else None) if name in PUBLISHED else ("", "", None)
+
+
+def _options(reading: Mapping[str, Any]) -> Options:
+    root = reading.get("image_root")
+    return replace(READ, image_root=Path(root) if root else None, allow_outside=bool(reading.get("allow_outside")))
 
 
 def _of_a_file(path: Path, reading: Mapping[str, Any]) -> Iterable[Question]:
@@ -149,4 +158,4 @@ def _of_a_file(path: Path, reading: Mapping[str, Any]) -> Iterable[Question]:
 
 def _nearest(word: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return (f"did you mean {near[0]}? " if near else "") + f"(there are {', '.join(known)})"
+    return f"did you mean {near[0]}? (there are {', '.join(known)})" if near else f"there are {', '.join(known)}"

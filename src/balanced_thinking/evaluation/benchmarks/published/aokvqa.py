@@ -8,6 +8,7 @@ has no choices, counts each human answer as right, and has the own score ``vqa``
 from collections import Counter
 from typing import Any
 
+from balanced_thinking.data.formats.options import Options
 from balanced_thinking.data.formats.scienceqa import letter_of
 from balanced_thinking.data.formats.source import Record
 from balanced_thinking.evaluation.benchmarks.published.reading import Published, listed, missing, question, texts
@@ -19,20 +20,25 @@ _HUB = ("HuggingFaceM4/A-OKVQA", None)
 _FILES = ("aokvqa_v1p0_{ours}.json", "data/{split}-*.parquet", "{split}-*.parquet", "{split}.jsonl")
 
 
-def _choices(record: Record) -> Question:
+def _choices(record: Record, options: Options) -> Question:
     choices = texts(record, "choices")
     letter = letter_of(record.fields.get("correct_choice_idx"), choices, record)
-    return _asked(record, "a-okvqa", answer=letter, choices=choices)
+    return _asked(record, options, "a-okvqa", answer=letter, choices=choices)
 
 
-def _direct(record: Record) -> Question:
+def _direct(record: Record, options: Options) -> Question | None:
+    """None for the questions that the data set itself marks as too hard to be answered directly."""
+    if record.fields.get("difficult_direct_answer") is True:
+        return None
     humans = texts(record, "direct_answers", listed(record.fields.get("direct_answers")))
-    ranked = [answer for answer, _ in Counter(humans).most_common()]
+    ranked = [answer for answer, _ in Counter(humans).most_common() if answer.strip()]
+    if not ranked:
+        raise missing(record, "direct_answers")
     facts = {"direct_answers": humans}
-    return _asked(record, "a-okvqa-direct", answer=ranked[0], also=tuple(ranked[1:]), facts=facts)
+    return _asked(record, options, "a-okvqa-direct", answer=ranked[0], also=tuple(ranked[1:]), facts=facts)
 
 
-def _asked(record: Record, source: str, **parts: Any) -> Question:
+def _asked(record: Record, options: Options, source: str, **parts: Any) -> Question:
     fields = record.fields
     picture = fields.get("image")
     if picture is None and isinstance(fields.get("image_id"), int):
@@ -40,7 +46,7 @@ def _asked(record: Record, source: str, **parts: Any) -> Question:
     if picture is None:
         raise missing(record, "image")
     named = record.with_fields(fields | {"id": fields.get("question_id", record.number)})
-    return question(named, source, text=fields.get("question"), images=[picture], **parts)
+    return question(named, options, source, text=fields.get("question"), images=[picture], **parts)
 
 
 CHOICES = Published("A-OKVQA, four choices (val 1,145)", _HUB, _SPLITS, _FILES, _choices)

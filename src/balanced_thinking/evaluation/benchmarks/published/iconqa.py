@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from balanced_thinking.data.formats import iconqa
+from balanced_thinking.data.formats.options import Options
 from balanced_thinking.data.formats.source import Record
 from balanced_thinking.evaluation.benchmarks.published.reading import Published, read_with
 from balanced_thinking.evaluation.question import Question
@@ -17,9 +18,9 @@ from balanced_thinking.evaluation.rules import anls
 _STATEMENT = "Given a set of images and a question, please provide the answer to the question."
 
 
-def _read(record: Record) -> Question:
+def _read(record: Record, options: Options) -> Question:
     told = _of_the_hub(record) if "query_image" in record.fields else record
-    example = read_with(iconqa, told, f"iconqa/{record.fields['ques_type']}")
+    example = read_with(iconqa, told, options, f"iconqa/{record.fields['ques_type']}")
     listed = "\nOptions:" if example.choices else ""
     text = f"{_STATEMENT}\nQuestion: {example.question}.{listed}"
     return Question(replace(example, question=text))
@@ -29,8 +30,12 @@ def _of_the_hub(record: Record) -> Record:
     fields, kind = dict(record.fields), record.fields.get("ques_type")
     pictures = [fields[name] for name in (f"choice_image_{n}" for n in range(5)) if fields.get(name) is not None]
     choices: list[Any] | None = pictures if kind == "choose_img" else None
+    listed = [choice.strip() for choice in record.text("choices").split(",")]
     if kind == "choose_txt":
-        choices = [choice.strip() for choice in record.text("choices").split(",")]
+        choices = listed
+    if kind == "choose_img" and fields.get("choices") and len(listed) != len(pictures):
+        message = f"{len(listed)} choices, but {len(pictures)} pictures of them"
+        raise record.place.error(message, field="choices", remedy="take the published problems.json")
     told = {"id": fields.get("question_id"), "image": fields["query_image"], "choices": choices}
     return record.with_fields(fields | told | {"answer": _answer(record, choices), "split": None})
 
@@ -43,7 +48,11 @@ def _answer(record: Record, choices: list[Any] | None) -> Any:
         return answer
     named = answer.removesuffix(".png").removeprefix("choice_")
     if answer in choices:
-        return choices.index(answer)
+        place = choices.index(answer)
+        if answer.isdecimal() and int(answer) < len(choices) and int(answer) != place:
+            message = f"{answer!r} may be the number of a choice or its text"
+            raise record.place.error(message, field="answer", remedy="take the published problems.json")
+        return place
     return ord(named.upper()) - ord("A") if len(named) == 1 and named.isalpha() else named
 
 

@@ -5,13 +5,14 @@ text is the context, the question and lettered choices.
 """
 
 from balanced_thinking.data.formats import m3cot
+from balanced_thinking.data.formats.options import Options
 from balanced_thinking.data.formats.source import Record
 from balanced_thinking.evaluation.benchmarks.published.reading import Published, read_with
 from balanced_thinking.evaluation.question import Question
 
 
-def _read(record: Record) -> Question:
-    return Question(read_with(m3cot, record, "m3cot"))
+def _read(record: Record, options: Options) -> Question:
+    return Question(read_with(m3cot, record, options, "m3cot"))
 
 
 BENCHMARK = Published(

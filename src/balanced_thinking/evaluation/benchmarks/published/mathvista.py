@@ -4,14 +4,15 @@ Layouts: the published ``testmini.json`` with ``images/`` beside it, or the hub'
 task ``mathvista_testmini_format``: the unit behind the question, lettered choices. Own score: ``mathvista``.
 """
 
+from balanced_thinking.data.formats.options import Options
+from balanced_thinking.data.formats.scienceqa import letter_of
 from balanced_thinking.data.formats.source import Record
-from balanced_thinking.data.prompts import LETTERS
 from balanced_thinking.evaluation.benchmarks.published.reading import Published, missing, question, texts
 from balanced_thinking.evaluation.question import Question
 from balanced_thinking.evaluation.rules import mathvista
 
 
-def _read(record: Record) -> Question:
+def _read(record: Record, options: Options) -> Question:
     fields = record.fields
     answer, unit = fields.get("answer"), record.text("unit")
     if answer is None:
@@ -25,10 +26,11 @@ def _read(record: Record) -> Question:
     if choices:
         if answer not in choices:
             raise record.place.error(f"{answer!r} is none of the choices", field="answer")
-        answer = LETTERS[choices.index(answer)]
+        answer = letter_of(choices.index(answer), choices, record)
     facts = {name: fields.get(name) for name in ("answer_type", "precision")}
     return question(
         record.with_fields(fields | {"id": fields.get("pid", record.number)}),
+        options,
         f"mathvista/{fields.get('question_type')}",
         text=f"{asked} (Unit: {unit})" if unit else asked,
         answer=answer,

@@ -6,6 +6,7 @@ score: ``mmmu``.
 
 import re
 
+from balanced_thinking.data.formats.options import Options
 from balanced_thinking.data.formats.source import Record
 from balanced_thinking.evaluation.benchmarks.published.reading import Published, listed, question, texts
 from balanced_thinking.evaluation.question import Question
@@ -14,7 +15,7 @@ from balanced_thinking.evaluation.rules import mmmu
 _PICTURE = re.compile(r"<image (\d)>")
 
 
-def _read(record: Record) -> Question:
+def _read(record: Record, options: Options) -> Question:
     fields = record.fields
     choices = None
     if fields.get("question_type") == "multiple-choice":
@@ -32,6 +33,7 @@ def _read(record: Record) -> Question:
     subject = re.sub(r"^\w+?_(.+)_\d+$", r"\1", str(fields.get("id")))
     return question(
         record,
+        options,
         f"mmmu/{subject}",
         text=text,
         answer=answers[0],

@@ -20,6 +20,7 @@ from balanced_thinking.evaluation.question import Question, Rule
 CAP = 1024  # room for a trace; the stock tasks of lmms-eval allow 16 to 128 tokens, which cut one
 # For the readers of ``data.formats``: a benchmark needs no trace.
 READ = Options(None, None, "train", {}, False)
+_TRACES = ("lecture", "solution", "rationale")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +42,11 @@ class Published:
     hub: tuple[str, str | None]
     splits: Mapping[str, str]
     files: tuple[str, ...]
-    read: Callable[[Record], Question | None]
+    read: Callable[[Record, Options], Question | None]
     rules: Mapping[str, Rule] = field(default_factory=dict)
     max_new_tokens: int = CAP
 
-    def questions(self, split: str, source: str | None) -> Iterator[Question]:
+    def questions(self, split: str, source: str | None, options: Options = READ) -> Iterator[Question]:
         """The questions of a split from a folder or file of the user's, or from the hub.
 
         Raises:
@@ -63,7 +64,7 @@ class Published:
             own = record.fields.get("split")
             if own is not None and own not in (split, self.splits[split]) and own in _all_splits(self.splits):
                 continue
-            question = self.read(record)
+            question = self.read(record, options)
             if question is not None:
                 yield _numbered(question, seen)
 
@@ -85,17 +86,21 @@ class Published:
 
         name, config = self.hub
         try:
-            rows = load_dataset(name, config, split=self.splits[split], streaming=True)
+            # Pictures stay encoded: decoded, those of a whole benchmark would take gigabytes.
+            rows = load_dataset(name, config, split=self.splits[split], streaming=True).decode(False)
+            yield from numbered(iter(rows), Path(name))
+        except DataError:
+            raise
         except Exception as error:  # the hub's clients raise dozens of kinds, all of which mean the same to the user
             reason = " ".join(str(error).split())[:200]
             raise EvaluationError(
                 f"{name} cannot be had from the hub ({reason}); download it and give its folder as NAME=FOLDER"
             ) from error
-        return numbered(iter(rows), Path(name))
 
 
 def question(
     record: Record,
+    options: Options,
     source: str,
     *,
     text: Any,
@@ -113,8 +118,11 @@ def question(
         DataError: no text, or a picture that is missing or unreadable.
     """
     if not isinstance(text, str) or not text.strip():
-        raise record.place.error("must be text", field="question")
-    pictures = tuple(resolve_picture(image, record, image_root=None, allow_outside=False) for image in images)
+        raise record.place.error("is missing or empty, or no text", field="question")
+    pictures = tuple(
+        resolve_picture(image, record, image_root=options.image_root, allow_outside=options.allow_outside)
+        for image in images
+    )
     name = str(record.fields.get("id", record.number))
     known = tuple(choices) if choices else None
     numbers = all(parse_number(right) is not None for right in (answer, *also))
@@ -144,9 +152,10 @@ def listed(value: Any) -> Any:
     return value
 
 
-def read_with(reader: Any, record: Record, source: str) -> Example:
-    """What a reader of ``data.formats`` makes of a record, whether it has a trace or not."""
-    return replace(reader.read(record, READ, notes=Notes()), source=source)
+def read_with(reader: Any, record: Record, options: Options, source: str) -> Example:
+    """What a reader of ``data.formats`` makes of a record without its trace, which no question needs."""
+    bare = record.with_fields(record.fields | {name: None for name in _TRACES if name in record.fields})
+    return replace(reader.read(bare, options, notes=Notes()), source=source)
 
 
 def missing(record: Record, field_name: str) -> DataError:

@@ -5,6 +5,7 @@ hub. Question text as lmms-eval: ``Context: {hint}``, the question, lettered cho
 """
 
 from balanced_thinking.data.formats import scienceqa
+from balanced_thinking.data.formats.options import Options
 from balanced_thinking.data.formats.source import Record
 from balanced_thinking.evaluation.benchmarks.published.reading import Published, read_with
 from balanced_thinking.evaluation.question import Question
@@ -13,12 +14,12 @@ _SPLITS = {"test": "test", "val": "validation", "train": "train"}
 _HUB = "lmms-lab-encoder/ScienceQA"
 
 
-def _read(record: Record) -> Question:
-    return Question(read_with(scienceqa, record, "scienceqa"))
+def _read(record: Record, options: Options) -> Question:
+    return Question(read_with(scienceqa, record, options, "scienceqa"))
 
 
-def _with_picture(record: Record) -> Question | None:
-    return _read(record) if record.fields.get("image") else None
+def _with_picture(record: Record, options: Options) -> Question | None:
+    return _read(record, options) if record.fields.get("image") else None
 
 
 def _files(config: str) -> tuple[str, ...]:
