@@ -1,7 +1,7 @@
 """Pictures that records name: where they are, and whether they can be read.
 
-A relative path is tried in ``image_root``, then beside the data file, then in ``<split>/<id>/`` beside it (as ScienceQA
-and IconQA lie on disk). Paths that lead out of those folders are refused unless asked for: a data set from elsewhere
+A relative path is tried in ``image_root``, then beside the data file, then in folders ``images`` and ``iconqa`` of both and
+in ``<split>/<id>/`` (as ScienceQA and IconQA are unpacked). Paths that lead out of those folders are refused unless asked for: a data set from elsewhere
 must not read any file of the machine into a training run. What it leaves out: decoding (``rowcheck``).
 """
 
@@ -41,7 +41,7 @@ def _find(path: str, record: Record, image_root: Path | None, allow_outside: boo
         raise record.place.error(f"the picture {path} is not on this machine", field="images", remedy=remedy)
     folder = _absolute(record.folder)
     homes = [folder] if image_root is None else [_absolute(image_root), folder]
-    # As ScienceQA and IconQA are unpacked: pictures in a folder of that name beside the data.
+    # Not for paths that go up: one folder deeper, they would stay inside.
     below = ("",) if os.path.normpath(path).startswith("..") else ("", "images", "iconqa")
     places = [os.path.join(home, name) for name in below for home in homes]
     if record.fields.get("id") is not None:
