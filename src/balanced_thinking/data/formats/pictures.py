@@ -1,8 +1,9 @@
 """Pictures that records name: where they are, and whether they can be read.
 
-A relative path is tried in ``image_root``, then beside the data file, then in folders ``images`` and ``iconqa`` of both and
-in ``<split>/<id>/`` (as ScienceQA and IconQA are unpacked). Paths that lead out of those folders are refused unless asked for: a data set from elsewhere
-must not read any file of the machine into a training run. What it leaves out: decoding (``rowcheck``).
+A relative path is tried in ``image_root``, then beside the data file, then in folders ``images`` and ``iconqa`` of
+both and in ``<split>/<id>/`` (as ScienceQA and IconQA are unpacked). Paths that lead out of those folders are refused
+unless asked for: a data set from elsewhere must not read any file of the machine into a training run. What it leaves
+out: decoding (``rowcheck``).
 """
 
 # Text instead of pathlib, since these lines run once a picture.
