@@ -7,7 +7,7 @@ out: decoding (``rowcheck``).
 """
 
 # Text instead of pathlib, since these lines run once a picture.
-# ruff: noqa: PTH100, PTH112, PTH113, PTH118, PTH120
+# ruff: noqa: PTH100, PTH113, PTH118, PTH120
 
 import os
 from collections.abc import Mapping
@@ -58,8 +58,9 @@ def _find(path: str, record: Record, image_root: Path | None, allow_outside: boo
     for name in inside:
         if os.path.isfile(name):
             return name
-    looked = dict.fromkeys(os.path.dirname(name) for name in inside)
-    folders = ", ".join([name for name in looked if os.path.isdir(name)] or list(looked)[:1])
+    unpacked = [os.path.join(home, name) + os.sep for home in homes for name in ("images", "iconqa")]
+    looked = dict.fromkeys(os.path.dirname(name) for name in inside if not name.startswith(tuple(unpacked)))
+    folders = ", ".join(looked or [os.path.dirname(inside[0])])
     remedy = "give image_root, the folder of the pictures"
     raise record.place.error(f"no such picture: {path} (looked in {folders})", field="images", remedy=remedy)
 
