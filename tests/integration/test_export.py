@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from balanced_thinking.cli.main import main
-from balanced_thinking.data.records import to_dataset
+from balanced_thinking.data.records import load_examples, to_dataset
 from balanced_thinking.demo.presets.twins import build_twin
 from balanced_thinking.evaluation.evaluate import evaluate, find_benchmark, score
 from balanced_thinking.evaluation.generation import Response
@@ -163,8 +163,8 @@ def _trained_twin(data: Path, folder: Path) -> Path:
     tokenizer = json.loads((twin / "tokenizer.json").read_text())
     tokenizer["post_processor"] = None  # the chat template writes it; lmms-eval would write it twice
     (twin / "tokenizer.json").write_text(json.dumps(tokenizer))
-    benchmarks = (f"scienceqa-img={data / 'science'}", f"iconqa={data / 'icons'}")
-    examples = [asked.example for name in benchmarks for asked in find_benchmark(name).questions]
+    examples = list(load_examples(data / "science/problems.json"))
+    examples += [asked.example for asked in find_benchmark(f"iconqa={data / 'icons'}").questions]
     examples = [example for example in examples if int(example.id) % 4 != 3]  # it has never seen teal
     settings = {"optim": "adamw_torch", "learning_rate": 5e-3, "max_grad_norm": 1.0, "logging_steps": 20}
     trainer = train(twin, to_dataset(examples), folder / "run", max_steps=30, per_device_train_batch_size=16,
