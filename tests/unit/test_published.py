@@ -8,6 +8,8 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 import pytest
+from datasets import Dataset, Features, List, Value
+from datasets import Image as HubImage
 from PIL import Image
 
 from balanced_thinking.cli.main import main
@@ -247,6 +249,17 @@ def test_without_a_folder_the_hub_is_asked(monkeypatch):
         EvaluationError, match=r"ai2d cannot be had from the hub .no network here.; .* give its folder as NAME=FOLDER"
     ):
         list(ask("ai2d").load())
+
+
+def test_the_hub_is_streamed_without_decoding_pictures(monkeypatch):
+    rows = {"question": ["What eats krill?"], "options": [["kelp", "whale"]], "answer": ["1"], "image": [png()]}
+    features = Features({"question": Value("string"), "options": List(Value("string")), "answer": Value("string"),
+                         "image": HubImage()})  # fmt: skip
+    stream = Dataset.from_dict(rows, features=features).to_iterable_dataset()
+    monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: stream)
+    (found,) = ask("ai2d").load()
+    assert (found.example.answer, found.example.choices) == ("B", ("kelp", "whale"))
+    assert found.example.images == (png(),)
 
 
 @pytest.mark.parametrize(

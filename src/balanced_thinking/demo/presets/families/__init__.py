@@ -53,6 +53,17 @@ class Size:
         """Pixels along the side of a tile."""
         return self.token * self.tile
 
+    def square_tower(self, patch: int) -> dict[str, int]:
+        """The configuration of a tower that sees one square tile in patches of ``patch`` pixels (CLIP's, SigLIP's)."""
+        return {
+            "hidden_size": self.vision["hidden_size"],
+            "intermediate_size": self.vision["intermediate_size"],
+            "num_hidden_layers": self.vision["layers"],
+            "num_attention_heads": self.vision["heads"],
+            "image_size": self.side,
+            "patch_size": patch,
+        }
+
 
 class Family(Protocol):
     """What a module in this folder offers to be a family.

@@ -37,19 +37,11 @@ def make_config(tokenizer: Any, size: "Size") -> "Gemma3Config":
     """Patches of half a token's side, pooled two by two; full attention in the last text layer, windows before it."""
     from transformers import Gemma3Config
 
-    vision = {
-        "hidden_size": size.vision["hidden_size"],
-        "intermediate_size": size.vision["intermediate_size"],
-        "num_hidden_layers": size.vision["layers"],
-        "num_attention_heads": size.vision["heads"],
-        "image_size": size.side,
-        "patch_size": size.token // 2,
-    }
     layers = ["sliding_attention"] * (int(size.text["num_hidden_layers"]) - 1) + ["full_attention"]
     windows = {"head_dim": size.head_dim, "sliding_window": size.sliding_window, "layer_types": layers}
     return Gemma3Config(
         text_config={**size.text, **size.common, **special_ids(tokenizer), **windows},
-        vision_config=vision,
+        vision_config=size.square_tower(size.token // 2),
         mm_tokens_per_image=size.tile**2,
         boi_token_index=tokenizer.convert_tokens_to_ids(_MARKS["boi_token"]),
         eoi_token_index=tokenizer.convert_tokens_to_ids(_MARKS["eoi_token"]),

@@ -40,17 +40,9 @@ def make_config(tokenizer: Any, size: "Size") -> "Idefics3Config":
     """Patches of half a token's side, shuffled two by two into one token."""
     from transformers import Idefics3Config
 
-    vision = {
-        "hidden_size": size.vision["hidden_size"],
-        "intermediate_size": size.vision["intermediate_size"],
-        "num_hidden_layers": size.vision["layers"],
-        "num_attention_heads": size.vision["heads"],
-        "image_size": size.side,
-        "patch_size": size.token // _SHUFFLE,
-    }
     return Idefics3Config(
         text_config={"model_type": "llama", **size.text, **size.common, **special_ids(tokenizer)},
-        vision_config=vision,
+        vision_config=size.square_tower(size.token // _SHUFFLE),
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
         scale_factor=_SHUFFLE,
         **size.common,

@@ -52,12 +52,8 @@ def make_config(tokenizer: Any, size: "Size") -> "LlavaNextConfig":
 
     vision = {
         "model_type": "clip_vision_model",
-        "hidden_size": size.vision["hidden_size"],
-        "intermediate_size": size.vision["intermediate_size"],
+        **size.square_tower(size.token),
         "num_hidden_layers": size.vision["layers"] + 1,
-        "num_attention_heads": size.vision["heads"],
-        "image_size": size.side,
-        "patch_size": size.token,
         "projection_dim": size.vision["hidden_size"],
     }
     text = {"model_type": "mistral", "sliding_window": None, **size.text, **size.common, **special_ids(tokenizer)}
