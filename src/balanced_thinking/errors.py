@@ -54,7 +54,9 @@ class DataError(BalancedThinkingError):
         text = f"{where}: {message}" if where else message
         super().__init__(" ".join(f"{text}; {remedy}".split()) if remedy else " ".join(text.split()))
 
-    def at(self, *, file: str | Path | None = None, record: str | int | None = None) -> "DataError":
+    def at(
+        self, *, file: str | Path | None = None, record: str | int | None = None, field: str | None = None
+    ) -> "DataError":
         """The same error with the place filled in, for callers that know it when the finder did not."""
         error = type(self).__new__(type(self))
         error.__dict__.update(self.__dict__)
@@ -63,7 +65,7 @@ class DataError(BalancedThinkingError):
             self.message,
             file=self.file if self.file is not None else file,
             record=self.record if self.record is not None else record,
-            field=self.field,
+            field=self.field if self.field is not None else field,
             remedy=self.remedy,
         )
         return error

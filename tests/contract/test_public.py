@@ -40,15 +40,15 @@ def test_signatures():
         "hidden", "head", "labels", "token_weights", "bias", "softcap", "scale", "chunk_rows",
     ]  # fmt: skip
     assert names(bt.load_examples) == [
-        "path", "format", "image_root", "answer_from", "on_missing", "columns", "allow_outside",
+        "path", "format", "image_root", "answer_from", "on_missing", "columns", "allow_outside", "segments",
     ]  # fmt: skip
-    assert names(bt.parse_response) == ["text", "prefix"]
+    assert names(bt.parse_response) == ["text", "prefix", "segments"]
     assert names(bt.answers_match) == ["prediction", "reference", "kind", "choices"]
     assert names(bt.evaluate)[:7] == [
         "model", "benchmark", "output_dir", "limit", "max_new_tokens", "batch_size", "backend",
     ]  # fmt: skip
     assert [f.name for f in dataclasses.fields(bt.Example)] == [
-        "id", "source", "images", "question", "choices", "think", "answer", "kind",
+        "id", "source", "images", "question", "choices", "think", "answer", "kind", "context", "response",
     ]  # fmt: skip
 
 

@@ -44,6 +44,7 @@ def cache(tmp_path, monkeypatch):
         ("Qwen/Qwen2.5-VL-3B-Instruct", "qwen2_5_vl"),
         ("llava-hf/llava-v1.6-mistral-7b-hf", "llava_next"),
         ("google/gemma-3-4b-it", "gemma3"),
+        ("smollm2", "idefics3"),
     ],
 )
 def test_two_real_steps_and_what_was_changed_for_them(tmp_path, model, family, capsys):

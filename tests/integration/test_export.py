@@ -108,6 +108,14 @@ print(json.dumps(found))
     assert len({json.dumps(line) for line in found}) > 4
 
 
+def test_questions_within_conversations_are_refused(tmp_path, capsys):
+    turns = [{"role": role, "content": text} for role, text in (("user", "1?"), ("assistant", "x"), ("user", "2?"))]
+    (tmp_path / "talk.jsonl").write_text(json.dumps({"messages": turns, "answer": "y"}))
+    given = ["export", "lmms-eval", "--benchmark", str(tmp_path / "talk.jsonl"), "--output_dir", str(tmp_path / "out")]
+    assert main(given) == 2
+    assert "talk asks within conversations, which the exported tasks cannot show" in capsys.readouterr().err
+
+
 def test_a_folder_in_use_and_double_names_are_refused(exported, data, tmp_path, capsys):
     benchmark = f"scienceqa-img={data / 'science'}"
     assert main(["export", "lmms-eval", "--benchmark", benchmark, "--output_dir", str(exported)]) == 2

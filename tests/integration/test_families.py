@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from balanced_thinking.cli.main import main
 from balanced_thinking.data.collate import ScaleCollator
 from balanced_thinking.data.example import Example
-from balanced_thinking.data.families import image_token_counter
+from balanced_thinking.data.families import cut_into_crops, image_token_counter
 from balanced_thinking.data.prompts import build_prompt
 from balanced_thinking.data.records import to_dataset, to_trl_row
 from balanced_thinking.data.rowcheck import read_row
@@ -20,19 +21,38 @@ from balanced_thinking.demo.presets.families import FAMILIES, family_of
 from balanced_thinking.demo.presets.twins import build_twin
 from balanced_thinking.errors import ConfigError
 from balanced_thinking.evaluation.generation import Generator, Prompt, greedy_config
+from balanced_thinking.models.modeling import load_processor
 from trainers import drift, flat, losses, train
 
 SIZES = ((16, 16), (32, 16), (16, 40), (24, 24), (40, 32))
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+CROPS = "gemma3, pan-and-scan"
+
+
+@pytest.fixture(scope="module", params=[*FAMILIES, CROPS])
 def folder(request, tmp_path_factory):
-    return build_twin(request.param, tmp_path_factory.mktemp(request.param) / "model")
+    twin = build_twin(request.param.split(",")[0], tmp_path_factory.mktemp("twin") / request.param.replace(", ", "-"))
+    if request.param == CROPS:
+        processor = AutoProcessor.from_pretrained(twin)
+        processor.image_processor.pan_and_scan_min_crop_size = 8
+        cut_into_crops(processor)
+        processor.save_pretrained(twin)
+    return twin
 
 
 @pytest.fixture(scope="module")
 def processor(folder):
-    return AutoProcessor.from_pretrained(folder)
+    return load_processor(folder)
+
+
+def test_saved_crops_reach_every_user_of_the_processor(folder, processor, examples):
+    """Whoever loads it: ours, or a stock processor that the collator got."""
+    row = to_trl_row(next(example for example in examples if example.images[0].size == (16, 40)))
+    stock = AutoProcessor.from_pretrained(folder)
+    assert torch.equal(ScaleCollator(stock)([row])["pixel_values"], ScaleCollator(processor)([row])["pixel_values"])
+    crops = "crops to help you see better" in processor.tokenizer.decode(ScaleCollator(stock)([row])["input_ids"][0])
+    assert crops == ("pan" in folder.name)
 
 
 def picture(number):
@@ -71,6 +91,17 @@ def test_segments_sit_on_the_text_that_they_name(processor, examples):
         # Shifted once: what a position predicts is the next id.
         where = segments.nonzero().squeeze(1)
         assert torch.equal(batch["shift_labels"][b][where], ids[where + 1])
+
+
+def test_rows_with_and_without_pictures_share_a_batch(processor, examples):
+    rows = [to_trl_row(examples[1]), to_trl_row(replace(examples[0], images=())), to_trl_row(examples[2])]
+    collate = ScaleCollator(processor)
+    together, alone = collate(rows), [collate([row]) for row in rows]
+    for b, own in enumerate(alone):
+        length = int(own["attention_mask"].sum())
+        assert torch.equal(together["input_ids"][b][:length], own["input_ids"][0])
+        assert torch.equal(together["shift_segment_ids"][b][:length], own["shift_segment_ids"][0])
+        assert int(together["attention_mask"][b].sum()) == length
 
 
 def test_training_and_inference_see_the_same_prompt(processor, examples):
@@ -186,7 +217,7 @@ def test_a_run_of_the_command_is_resumed_and_loads_without_our_code(folder, exam
     assert not torch.equal(flat(whole), flat(AutoModelForImageTextToText.from_pretrained(folder)))
 
 
-def test_a_grpo_step_changes_the_weights(folder, examples, tmp_path, monkeypatch):
+def test_a_grpo_step_changes_the_weights(folder, examples, tmp_path, monkeypatch, capsys):
     (tmp_path / "letter_share.py").write_text(
         "def letters(completions, **columns):\n    return [len(set(c[-1]['content'])) / 10 for c in completions]\n"
     )
@@ -204,7 +235,13 @@ def test_a_grpo_step_changes_the_weights(folder, examples, tmp_path, monkeypatch
         "--bf16",
         "false",
     ]
-    assert main(["grpo", *arguments, "--output_dir", str(tmp_path / "run"), "--report_to", "none"]) == 0
+    crops = "pan" in folder.name
+    assert main(["grpo", *arguments, "--output_dir", str(tmp_path / "run"), "--report_to", "none"]) == (
+        2 if crops else 0
+    )
+    if crops:
+        assert "sees pictures in crops (pan_and_scan), which TRL's GRPOTrainer cannot" in capsys.readouterr().err
+        return
     after, before = (AutoModelForImageTextToText.from_pretrained(place) for place in (tmp_path / "run", folder))
     assert not torch.equal(flat(after), flat(before))
 
@@ -236,3 +273,17 @@ def test_pictures_are_shrunk_where_that_saves_tokens(folder, examples, tmp_path,
     assert tokens[1] <= 256 / 64 < tokens[0]
     assert main(["sft", *arguments[:-1], str(tmp_path / "small"), "--max_pixels", "63"]) == 2
     assert "max_pixels must be at least 64, one token of this model" in capsys.readouterr().err
+
+
+def test_crops_are_turned_on_where_the_family_has_them(folder, examples, tmp_path, capsys):
+    """And the saved folder keeps them: what it is evaluated with is what it was trained with."""
+    data = write(tmp_path / "data", examples)
+    arguments = ["--model_name_or_path", str(folder), "--dataset", str(data), "--max_steps", "1", "--pan_and_scan"]
+    arguments += ["--per_device_train_batch_size", "2", "--report_to", "none", "--output_dir", str(tmp_path / "run")]
+    if "gemma3" not in str(folder):
+        assert main(["sft", *arguments]) == 2
+        assert "pan_and_scan does not apply to" in capsys.readouterr().err
+        return
+    assert main(["sft", *arguments]) == 0
+    assert load_processor(tmp_path / "run").images_kwargs["do_pan_and_scan"] is True
+    assert load_processor(folder).images_kwargs["do_pan_and_scan"] is ("pan" in folder.name)

@@ -248,6 +248,14 @@ def test_a_finished_run_is_left_alone_and_another_is_refused(tiny_folder, unbrok
     assert main(command(tiny_folder, data, output, max_steps=3)[3:]) == 2
     assert f"max_steps: {STEPS} there, 3 now" in capsys.readouterr().err
     assert (output / "run.json").read_bytes() == before
+    # Begun by a version that did not know a setting, which is off.
+    told = json.loads(before)
+    del told["config"]["pan_and_scan"]
+    (output / "run.json").write_text(json.dumps(told))
+    assert main(command(tiny_folder, data, output)[3:]) == 0
+    assert main([*command(tiny_folder, data, output)[3:], "--pan_and_scan"]) == 2
+    assert "other settings (pan_and_scan; " in capsys.readouterr().err
+    (output / "run.json").write_bytes(before)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,14 @@
 """The trainer on a tiny real Qwen2.5-VL: equal to stock TRL where that is right, exact where it is not."""
 
+import json
+
 import datasets
 import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 from trl import SFTConfig, SFTTrainer
 
+from balanced_thinking.cli.main import main
 from balanced_thinking.data.records import to_dataset, to_trl_row
 from balanced_thinking.errors import ConfigError, DataError
 from balanced_thinking.models.modeling import freeze_vision_tower
@@ -305,6 +308,12 @@ def test_what_cannot_be_right_is_refused(tiny_folder, tiny_rows, tmp_path):
         ({"completion_only_loss": False}, "completion_only_loss"),
         ({"assistant_only_loss": True}, "assistant_only_loss"),
         ({"packing": True}, "packing"),
+        ({"scale_segments": "llava_cot"}, "choose think-answer, llava-cot, or give a JSON list"),
+        ({"scale_segments": [["token", "<a>", "</a>"], ["b", "<b>", None]]}, 'cannot be called "token"'),
+        (
+            {"loss": "token_mean", "scale_start": {"think": -5, "answer": 1}, "scale_end": {"think": 1, "answer": 1}},
+            "-5",
+        ),
     ]:
         with pytest.raises(ConfigError, match=word):
             config(tmp_path, **changes)
@@ -365,3 +374,59 @@ def test_an_error_in_a_worker_is_still_one_line(tiny_folder, tmp_path):
             dataloader_num_workers=1,
         )
     assert str(error.value) == "record tiny-0002: the response has no <answer>; add the segment, or leave the row out"
+
+
+def test_the_stages_of_llava_cot_are_segments_from_file_to_weights(tiny_folder, tmp_path, capsys):
+    """With a turn before the question, from the command; the preset's trace weight is shared by the first three."""
+    lines = []
+    for number, example in enumerate(tiny_examples(8)):
+        example.images[0].save(tmp_path / f"{number}.png")
+        stages = f"<SUMMARY>I look.</SUMMARY><CAPTION>{example.think}</CAPTION><REASONING>So.</REASONING>"
+        said = ["<image>Hello?", "Hi.", example.question, f"{stages}<CONCLUSION>{example.answer}</CONCLUSION>"]
+        turns = [{"from": ("human", "gpt")[n % 2], "value": value} for n, value in enumerate(said)]
+        lines.append(json.dumps({"id": str(number), "image": f"{number}.png", "conversations": turns}))
+    (tmp_path / "train.jsonl").write_text("\n".join(lines))
+    command = f"sft --model_name_or_path {tiny_folder} --dataset {tmp_path / 'train.jsonl'} --scale_segments llava-cot"
+    command += f" --output_dir {tmp_path / 'run'} --max_steps 2 --per_device_train_batch_size 4 --logging_steps 1"
+    assert main(command.split()) == 0
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    first = next(row for row in rows if "loss" in row)
+    for name in ("summary", "caption", "reasoning"):
+        assert first[f"scale/weight_{name}"] == pytest.approx(0.3)
+        assert first[f"scale/missing_{name}"] == 0
+    assert first["scale/weight_conclusion"] == pytest.approx(0.1)
+    nll = sum(
+        first[f"scale/weight_{name}"] * first[f"scale/nll_{name}"] for name in ("summary", "caption", "reasoning")
+    )
+    assert first["loss"] == pytest.approx(nll + 0.1 * first["scale/nll_conclusion"], rel=1e-5)
+    assert not [path for path in (tmp_path / "run").iterdir() if "balanced-rows" in path.name]
+    files = {"run.json", "model.safetensors", "metrics.jsonl"}
+    assert files <= {path.name for path in (tmp_path / "run").iterdir()}
+    told = json.loads((tmp_path / "run" / "run.json").read_text())["config"]["scale_segments"]
+    assert [name for name, *_ in told] == ["summary", "caption", "reasoning", "conclusion"]
+    # The same segments in another spelling are the same run.
+    written = json.dumps(told)
+    assert main([*command.split()[:5], "--scale_segments", written, *command.split()[7:]]) == 0
+    assert "finished; nothing to do" in capsys.readouterr().out
+
+    # GRPO and evaluation of what came out read those segments without being told.
+    prompts = {"--model_name_or_path": tmp_path / "run", "--dataset": tmp_path / "train.jsonl"}
+    options = {**prompts, "--output_dir": tmp_path / "grpo", "--max_steps": 1, "--max_completion_length": 4}
+    options |= {"--per_device_train_batch_size": 4, "--num_generations": 2, "--report_to": "none"}
+    assert main(["grpo", *(str(part) for pair in options.items() for part in pair)]) == 0
+    told = json.loads((tmp_path / "grpo" / "run.json").read_text())["config"]["scale_segments"]
+    assert json.dumps(told) == written
+    question = ["--benchmark", str(tmp_path / "train.jsonl"), "--limit", "1", "--max_new_tokens", "4"]
+    assert main(["evaluate", "--model", str(tmp_path / "grpo"), *question]) == 0
+    meta = json.loads((tmp_path / "grpo" / "predictions" / "train.meta.json").read_text())
+    assert json.dumps(meta["config"]["segments"]) == written
+
+
+def test_no_rows_are_left_of_a_run_that_failed(tiny_folder, tmp_path, capsys):
+    example = next(iter(tiny_examples(1)))
+    example.images[0].save(tmp_path / "0.png")
+    (tmp_path / "train.jsonl").write_text(json.dumps({**to_trl_row(example), "images": ["0.png"]}))
+    command = f"sft --model_name_or_path {tiny_folder} --dataset {tmp_path / 'train.jsonl'} --max_length 5"
+    assert main([*command.split(), "--output_dir", str(tmp_path)]) == 2
+    assert "the end of the response would be cut off" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.png", "train.jsonl"]

@@ -5,6 +5,7 @@ from decimal import Decimal
 
 import pytest
 
+from balanced_thinking.core.segments import LLAVA_COT, SegmentSpec
 from balanced_thinking.errors import EvaluationError
 from balanced_thinking.evaluation.answers import (
     MALFORMED_KINDS,
@@ -358,3 +359,53 @@ def test_impossible_references_are_refused(reference, kind, choices, told):
 def test_normalised_text_is_stable():
     for text in ("The “Red”  Dog!", "ﬁre", "...", "a", "An apple"):
         assert normalise_text(normalise_text(text)) == normalise_text(text)
+
+
+STAGES = "<SUMMARY>s</SUMMARY>\n<CAPTION>c</CAPTION>\n<REASONING>r</REASONING>\n<CONCLUSION>Answer: B</CONCLUSION>"
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "malformed"),
+    [
+        (STAGES, "B", None),
+        (STAGES.removesuffix("</CONCLUSION>"), "B", "unclosed-answer"),
+        (STAGES.replace("</REASONING>", ""), "B", "unclosed-think"),
+        (STAGES.split("<CONCLUSION>", maxsplit=1)[0], None, "no-answer"),
+        ("<CONCLUSION>B</CONCLUSION>", "B", "no-think"),
+        (STAGES.replace("<CAPTION>c</CAPTION>", ""), "B", "no-think"),
+        (STAGES.replace("<CAPTION>", "<CAPTION>x</CAPTION><CAPTION>"), "B", "duplicate"),
+        (STAGES.replace("Answer: B", " "), "", "empty-answer"),
+        (STAGES + "<CONCLUSION>C</CONCLUSION>", "B", "duplicate"),
+        (STAGES + "</SUMMARY>", "B", "duplicate"),
+        ("B", "B", "no-think"),
+        ("<think>t</think><answer>B</answer>", "<think>t</think><answer>B</answer>", "no-think"),
+    ],
+)
+def test_other_segments_are_read_as_trace_and_answer(text, answer, malformed):
+    parsed = parse_response(text, segments=LLAVA_COT)
+    assert (parsed.answer, parsed.malformed) == (answer, malformed)
+    if text == STAGES:
+        assert parsed.think == "s</SUMMARY>\n<CAPTION>c</CAPTION>\n<REASONING>r"
+        start, end = inner_spans(text, LLAVA_COT)["answer"]
+        assert text[start:end] == "Answer: B"
+        assert parse_response(text) == ParsedResponse(None, text, "no-think")
+
+
+@pytest.mark.parametrize(
+    ("text", "think", "answer", "malformed"),
+    [
+        ("[why]w[/why][so] x ", "w", "x", None),
+        ("[why]w [so] x", "w", "x", "unclosed-think"),
+        ("[so]", None, "", "no-think"),
+        ("[why]w[/why][so]a[so]b", "w", "a[so]b", "duplicate"),
+    ],
+)
+def test_a_last_segment_may_run_to_the_end(text, think, answer, malformed):
+    segments = (SegmentSpec("why", "[why]", "[/why]"), SegmentSpec("so", "[so]"))
+    assert parse_response(text, segments=segments) == ParsedResponse(think, answer, malformed)
+
+
+def test_an_answer_alone_may_be_all_there_is():
+    only = (SegmentSpec("so", "<so>", "</so>"),)
+    assert parse_response("<so>x</so>", segments=only) == ParsedResponse(None, "x", None)
+    assert parse_response("x", segments=only) == ParsedResponse(None, "x", "no-answer")

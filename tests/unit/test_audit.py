@@ -163,3 +163,20 @@ def test_bad_options_are_one_line(folder, capsys):
         lines = capsys.readouterr().err.strip().splitlines()
         assert len(lines) == 1
         assert message in lines[0]
+
+
+def test_what_was_said_before_tells_questions_apart(folder):
+    """And counts in their length."""
+    rows = []
+    for number, (before, answer) in enumerate([("one", "1"), ("two", "2"), ("one", "1"), ("one", "3")]):
+        turns = [{"from": "human", "value": f"<image>{before}"}, {"from": "gpt", "value": "x"}]
+        turns += [
+            {"from": "human", "value": "Now?"},
+            {"from": "gpt", "value": f"<think>t</think><answer>{answer}</answer>"},
+        ]
+        rows.append({"id": number, "image": "a.png", "conversations": turns})
+    code, found = check(write(folder / "a.jsonl", *rows), "--max_length", 11)
+    assert (code, found["repeated"], found["contradicting"]) == (0, 1, 1)
+    assert found["too_long"] == 4
+    _, found = check(write(folder / "b.jsonl", *rows), "--max_length", 12)
+    assert found["too_long"] == 0

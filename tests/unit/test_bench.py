@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from balanced_thinking.cli.main import main
 from balanced_thinking.compare import bench, timing
 from balanced_thinking.compare.bench import LossBenchOptions, bench_loss, format_table
 from balanced_thinking.errors import ConfigError
@@ -99,3 +100,28 @@ def test_threads_are_put_back() -> None:
 def test_bad_options_are_refused(change: dict, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         LossBenchOptions(**change)
+
+
+def test_reading_is_measured_for_every_arm_at_both_lengths(tmp_path, capsys):
+    file = tmp_path / "data.json"
+    assert main(["bench", "data", "--rows", "20", "--pairs", "1", "--json", str(file)]) == 0
+    found = json.loads(file.read_text())
+    assert set(found["arms"]) == {"check", "train", "list"}
+    assert all([run["rows"] for run in runs] == [2, 20] for runs in found["arms"].values())
+    assert all(run["cpu_s"] > 0 and run["peak_mb"] > 50 for runs in found["arms"].values() for run in runs)
+    assert "medians of 1 rounds" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["data", "--rows", "0"], "rows must be at least 10, got 0"),
+        (["data", "--pairs", "0"], "pairs must be at least 1, got 0"),
+        (["data", "--dim", "8"], "--dim does not apply to bench data; leave it out"),
+        (["sft", "--vocab", "8"], "--vocab does not apply to bench sft"),
+        (["loss", "--model", "m"], "--model does not apply to bench loss"),
+    ],
+)
+def test_options_that_cannot_be_meant_are_refused(options, message, capsys):
+    assert main(["bench", *options]) == 2
+    assert message in capsys.readouterr().err

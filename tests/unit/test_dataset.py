@@ -1,12 +1,14 @@
 """Where a run takes its rows from: several data sets mixed, shares of them, splits by picture."""
 
 import json
+from pathlib import Path
 
 import pytest
 
+from balanced_thinking.core.segments import THINK_ANSWER, SegmentSpec
 from balanced_thinking.data.records import to_trl_row
 from balanced_thinking.errors import ConfigError, DataError
-from balanced_thinking.training.dataset import DataArguments, load_data, split_by_picture
+from balanced_thinking.training.dataset import DataArguments, load_data, remove_data
 from tiny import tiny_examples
 
 
@@ -60,8 +62,77 @@ def test_no_data_set_is_one_line():
         load_data(DataArguments())
 
 
-def test_a_picture_stands_on_one_side_of_the_split_only():
-    examples = list(tiny_examples(60))
-    kept, held_out = split_by_picture(examples, 0.3)
-    assert len(kept) + len(held_out) == 60
-    assert not {e.images[0].tobytes() for e in kept} & {e.images[0].tobytes() for e in held_out}
+@pytest.mark.parametrize("on_disk", [True, False])
+def test_a_picture_stands_on_one_side_of_the_split_only(tmp_path, on_disk):
+    """And the choice hangs on the picture alone: rows and their order change nothing."""
+    folder = tmp_path / "data" if on_disk else None
+    rows = {str(number): example for number, example in enumerate(tiny_examples(60))}
+    for number, example in rows.items():
+        example.images[0].save(tmp_path / f"{int(number) % 40}.png")
+    lines = [json.dumps({**to_trl_row(e), "id": n, "images": [f"{int(n) % 40}.png"]}) for n, e in rows.items()]
+    sides = []
+    for name, order in (("a", lines), ("b", lines[::-2])):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(order))
+        kept, held_out = load_data(
+            DataArguments(dataset=[str(tmp_path / f"{name}.jsonl")], eval_fraction=0.3), THINK_ANSWER, folder
+        )
+        sides.append((set(kept["id"]), set(held_out["id"])))
+        assert kept.num_rows + held_out.num_rows == len(order)
+        assert not {int(n) % 40 for n in kept["id"]} & {int(n) % 40 for n in held_out["id"]}
+    assert sides[1][0] < sides[0][0]
+    assert sides[1][1] < sides[0][1]
+
+
+def test_rows_on_disk_are_those_in_memory(files, tmp_path):
+    """Beyond one chunk, and over what an earlier attempt has left."""
+    lines = Path(files[0]).read_text().splitlines()
+    (tmp_path / "many.jsonl").write_text("\n".join(lines * 101))
+    data = DataArguments(dataset=[str(tmp_path / "many.jsonl")], system_prompt="Think.")
+    in_memory, _ = load_data(data)
+    for _ in range(2):
+        on_disk, held_out = load_data(data, THINK_ANSWER, tmp_path / "data")
+    assert on_disk.cache_files
+    remove_data(tmp_path / "data")
+    assert not list((tmp_path / "data").iterdir())
+    assert held_out is None
+    assert on_disk.features == in_memory.features
+    assert on_disk.remove_columns("images").to_list() == in_memory.remove_columns("images").to_list()
+    assert on_disk[1009]["images"][0].size == in_memory[1009]["images"][0].size
+    assert on_disk[3]["prompt"][0] == {"role": "system", "content": [{"type": "text", "text": "Think."}]}
+
+
+def test_segments_of_the_run_reach_the_reader(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"prompt": "Q?", "completion": "[why]w[/why][so]x"}))
+    segments = (SegmentSpec("why", "[why]", "[/why]"), SegmentSpec("so", "[so]"))
+    (row,) = load_data(DataArguments(dataset=[str(path)]), segments)[0]
+    assert row["completion"][0]["content"][0]["text"] == "[why]w[/why][so]x"
+
+
+SEGMENTS = (SegmentSpec("why", "[why]", "[/why]"), SegmentSpec("so", "[so]"))
+
+
+def test_without_its_trace_a_response_is_its_last_segment(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"prompt": "Q?", "completion": "[why]w[/why][so]x"}))
+    (row,) = load_data(DataArguments(dataset=[str(path)], without_think=True), SEGMENTS)[0]
+    assert row["completion"][0]["content"][0]["text"] == "[so]x"
+
+
+def test_a_benchmark_has_segments_of_its_own():
+    with pytest.raises(ConfigError, match="the responses of icons are think and answer; leave scale_segments out"):
+        load_data(DataArguments(dataset=["icons"]), SEGMENTS)
+
+
+def test_nothing_but_our_own_files_is_touched(files, tmp_path):
+    """The user's data may lie in the very folder of the run, whatever it is called."""
+    before = sorted(path.name for path in tmp_path.iterdir())
+    load_data(DataArguments(dataset=files), THINK_ANSWER, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*before, ".balanced-rows-train-0.arrow"])
+    remove_data(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_a_folder_that_is_a_file_is_one_line(files):
+    with pytest.raises(ConfigError, match=r"a\.jsonl cannot be written .*; choose another output_dir"):
+        load_data(DataArguments(dataset=files), THINK_ANSWER, Path(files[0]))

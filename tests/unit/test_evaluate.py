@@ -11,7 +11,7 @@ from balanced_thinking.data.records import to_trl_row
 from balanced_thinking.errors import EvaluationError
 from balanced_thinking.evaluation import evaluate as module
 from balanced_thinking.evaluation.benchmarks import BENCHMARKS, Benchmark
-from balanced_thinking.evaluation.evaluate import evaluate, find_benchmark, model_identity, score
+from balanced_thinking.evaluation.evaluate import evaluate, find_benchmark, model_identity, score, trained_segments
 from balanced_thinking.evaluation.generation import Generator, Response
 from balanced_thinking.evaluation.metrics import decode_bits
 from balanced_thinking.evaluation.question import Question
@@ -243,3 +243,42 @@ def test_vllm_is_asked_for_only_when_wanted(folder, data, tmp_path):
     if "vllm" not in sys.modules:
         with pytest.raises(EvaluationError, match="needs vLLM"):
             run(folder, data, tmp_path, backend="vllm")
+
+
+def test_another_context_is_another_question(folder, data, tmp_path):
+    """Predictions of one are not taken for the other's."""
+    row = json.loads(data.read_text().splitlines()[0])
+    path = tmp_path / "talk.jsonl"
+    for before in ("one", "two"):
+        turns = [{"role": "user", "content": before}, {"role": "assistant", "content": "x"}, *row["prompt"]]
+        path.write_text(json.dumps({**row, "prompt": turns, "images": [str(data.parent / row["images"][0])]}))
+        given = {
+            "max_new_tokens": 4,
+            "output_dir": tmp_path / "out",
+            "progress": False,
+            "reading": {"allow_outside": True},
+        }
+        if before == "one":
+            evaluate(folder, path, **given)
+            (line,) = (tmp_path / "out/predictions/talk.jsonl").read_text().splitlines()
+            assert json.loads(line)["context"] == [["user", "one"], ["assistant", "x"]]
+        else:
+            with pytest.raises(EvaluationError, match="was made with another questions"):
+                evaluate(folder, path, **given)
+
+
+@pytest.mark.parametrize(
+    ("told", "names"),
+    [
+        ({"config": {"scale_segments": "llava-cot"}}, ["summary", "caption", "reasoning", "conclusion"]),
+        ({"config": {"scale_segments": [["so", "[so]", None]]}}, ["so"]),
+        ({"config": {"scale_segments": None}}, ["think", "answer"]),
+        ({"config": {}}, ["think", "answer"]),
+        ([], ["think", "answer"]),
+        (None, ["think", "answer"]),
+    ],
+)
+def test_a_run_folder_says_what_its_model_writes(tmp_path, told, names):
+    if told is not None:
+        (tmp_path / "run.json").write_text(json.dumps(told))
+    assert [spec.name for spec in trained_segments(tmp_path)] == names

@@ -2,10 +2,13 @@
 
 import json
 import logging
+from dataclasses import replace
 
 import pytest
 from PIL import Image
 
+from balanced_thinking.core.segments import LLAVA_COT
+from balanced_thinking.data.example import Turn
 from balanced_thinking.data.formats import FORMATS
 from balanced_thinking.data.records import load_examples, to_dataset, to_trl_row
 from balanced_thinking.errors import ConfigError, DataError, SegmentError
@@ -234,7 +237,9 @@ FAULTS = [
     ("sharegpt", {"conversations": [{"from": "bot", "value": "Q?"}]}, {}, "conversations[0].from: unknown role 'bot'"),
     ("sharegpt", {"conversations": talk("Q?")}, {}, "no reasoning trace"),
     ("sharegpt", {"conversations": talk("Q?", 7)}, {}, "field conversations"),
-    ("sharegpt", {"conversations": talk("Q?", TAGGED, "More?", TAGGED)}, {}, "one question is needed"),
+    ("sharegpt", {"conversations": talk("Q?", TAGGED, "More?", "<think>t")}, {}, "is never closed"),
+    ("llava-cot", {"conversations": talk("Q?", "so", "?", "<CONCLUSION>B</CONCLUSION>")}, {}, "no reasoning trace"),
+    ("llava-cot", {"conversations": talk("Q?", "<CONCLUSION>B</CONCLUSION>")}, {"segments": LLAVA_COT}, "no <SUMMARY>"),
     ("sharegpt", {"conversations": talk("Q?", "<think>t <answer>B</answer>")}, {}, "field conversations: "),
     ("sharegpt", {"conversations": talk("Q?", "<think>t</think>B")}, {}, "answer_from can also be boxed, after_think"),
     ("llava-cot", {"conversations": talk("Q?", "<SUMMARY>s</SUMMARY><CONCLUSION>B")}, {}, "is repeated or not"),
@@ -396,14 +401,51 @@ def test_a_broken_table_of_data_sets_is_one_line(folder, text, message):
         list(load_examples(f"{folder}/dataset_info.json:m"))
 
 
-def test_earlier_turns_of_alpaca_rows_are_refused(folder):
-    rows = [{"instruction": "Q?", "output": TAGGED, "history": [["old q", "old a"]]}]
+@pytest.mark.parametrize("history", [[["old q", "old a"]], "old q", [["old q"]]])
+def test_earlier_turns_of_alpaca_rows_are_context(folder, history):
+    rows = [{"instruction": "Q?", "output": TAGGED, "history": history, "images": ["a.png"]}]
     (folder / "h.json").write_text(json.dumps(rows))
     (folder / "dataset_info.json").write_text(json.dumps({"m": {"file_name": "h.json"}}))
-    with pytest.raises(DataError, match="field history: one question is needed, but there are earlier turns"):
-        list(load_examples(f"{folder}/dataset_info.json:m"))
+    if history == [["old q", "old a"]]:
+        (example,) = load_examples(f"{folder}/dataset_info.json:m")
+        assert example.context == (Turn("user", "old q", 1), Turn("assistant", "old a"))
+        assert (example.question, example.answer) == ("Q?", "B")
+    else:
+        with pytest.raises(DataError, match="field history: must be a list of pairs; give"):
+            list(load_examples(f"{folder}/dataset_info.json:m"))
+
+
+STAGES = "<SUMMARY>s</SUMMARY>\n<CAPTION>c</CAPTION>\n<REASONING>r</REASONING>\n<CONCLUSION>B</CONCLUSION>"
+
+
+def test_earlier_responses_of_llava_cot_are_joined_too(folder):
+    (example,) = load(folder, {"image": "a.png", "conversations": talk("Q?", STAGES, "More?", STAGES)})
+    told = "<think>Summary: s\n\nCaption: c\n\nReasoning: r</think><answer>B</answer>"
+    assert example.context == (Turn("user", "Q?", 1), Turn("assistant", told))
+    assert (example.question, example.think) == ("More?", "Summary: s\n\nCaption: c\n\nReasoning: r")
+
+
+def test_the_stages_of_llava_cot_can_be_segments(folder):
+    row = {"image": "a.png", "conversations": talk("Q?", STAGES)}
+    (example,) = load(folder, row, segments=LLAVA_COT)
+    assert (example.response, example.think, example.answer) == (STAGES, "s\n\nc\n\nr", "B")
+    assert load(folder, to_trl_row(example), segments=LLAVA_COT) == [replace(example, source="data", id="data-0")]
 
 
 def test_no_format_is_shadowed_by_another(folder):
     """Each is found by the first published record of its own, whatever the order of the table."""
     assert {case[0] for case in PUBLISHED} | {"scienceqa", "iconqa"} == set(FORMATS)
+
+
+def test_an_earlier_reply_of_llava_cot_may_be_plain(folder):
+    (example,) = load(folder, {"conversations": talk("Hello?", "Hi.", "Q?", STAGES)})
+    assert example.context == (Turn("user", "Hello?"), Turn("assistant", "Hi."))
+    assert example.answer == "B"
+
+
+def test_assistant_messages_in_a_row_are_joined_wherever_they_stand(folder):
+    turns = [("user", "1?"), ("assistant", "<think>a</think>"), ("assistant", "<answer>x</answer>"), ("user", "2?")]
+    turns += [("assistant", "<think>b</think>"), ("assistant", "<answer>y</answer>")]
+    (example,) = load(folder, {"messages": [{"role": role, "content": text} for role, text in turns]})
+    assert example.context[1] == Turn("assistant", "<think>a</think><answer>x</answer>")
+    assert (example.think, example.answer) == ("b", "y")

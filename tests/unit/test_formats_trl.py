@@ -2,14 +2,18 @@
 
 import json
 import logging
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from balanced_thinking.core.segments import SegmentSpec
+from balanced_thinking.data.example import Turn
 from balanced_thinking.data.formats import FORMATS, trl
 from balanced_thinking.data.formats.source import Record
-from balanced_thinking.data.records import load_examples
-from balanced_thinking.errors import DataError, SegmentError
+from balanced_thinking.data.records import load_examples, to_dataset, to_trl_row
+from balanced_thinking.errors import ConfigError, DataError, SegmentError
 
 GOOD = "<think>It is red.</think><answer>red</answer>"
 
@@ -209,6 +213,117 @@ def test_on_missing_skip_hides_no_other_fault(folder):
     assert "no such picture" in fault(folder, row, on_missing="skip")
 
 
+@pytest.mark.parametrize("marked", [True, False])
+def test_turns_before_the_question_are_context(folder, caplog, marked):
+    """Each shows its own pictures; without any mark the first shows them all."""
+    first, second = ("<image>\nWhat is it?", "And <image>here?") if marked else ("What is it?", "And here?")
+    row = {"messages": [user(first), assistant("A cat."), user(second), assistant()], "images": ["a.png", "b.png"]}
+    (example,) = load(folder, row)
+    shown = 1 if marked else 2
+    assert example.context == (Turn("user", "What is it?", shown), Turn("assistant", "A cat."))
+    assert (example.question, example.think, example.answer) == ("And here?", "It is red.", "red")
+    assert [Path(image).name for image in example.images] == ["a.png", "b.png"]
+    assert "responses before the last are context and are not trained" in caplog.text
+    assert ("behind or between text" in caplog.text) == marked
+    kinds = [[part["type"] for part in turn["content"]] for turn in to_trl_row(example)["prompt"]]
+    assert kinds == [["image"] * shown + ["text"], ["text"], ["image"] * (2 - shown) + ["text"]]
+
+
+def test_a_conversation_goes_through_trls_form_unchanged(folder):
+    row = {"id": "c", "messages": [user("<image>One?"), assistant("x"), user("<image>Two?"), assistant()]}
+    (example,) = load(folder, row | {"images": ["a.png", "b.png"]})
+    assert load(folder, to_trl_row(example)) == [replace(example, source="train")]
+
+
+PLAN = (SegmentSpec("plan", "[plan]", "[/plan]"), SegmentSpec("why", "[why]", "[/why]"), SegmentSpec("so", "[so]"))
+
+
+def test_segments_of_ones_own_leave_the_response_as_it_is(folder):
+    written = " [plan] Look. [/plan]\n[why] Red. [/why] [so] Answer: red"
+    (example,) = load(folder, {"prompt": "Q?", "completion": written}, segments=PLAN)
+    assert (example.think, example.answer, example.response) == ("Look.\n\nRed.", "red", written)
+    (row,) = to_dataset([example])
+    assert row["completion"][0]["content"][0]["text"] == written
+
+
+@pytest.mark.parametrize(
+    ("completion", "kind"),
+    [("[why]w[/why][so]x", "no-plan"), ("[plan]p[why]w[/why][so]x", "unclosed-plan"), (GOOD, "no-plan")],
+)
+def test_a_response_without_these_segments_is_skipped_or_an_error(folder, completion, kind):
+    rows = [
+        {"prompt": "Q?", "completion": completion},
+        {"prompt": "Q?", "completion": "[plan]p[/plan][why]w[/why][so]x"},
+    ]
+    with pytest.raises(SegmentError, match=r"train\.jsonl") as caught:
+        load(folder, *rows, segments=PLAN)
+    assert caught.value.kind == kind
+    assert len(load(folder, *rows, segments=PLAN, on_missing="skip")) == 1
+
+
+def test_an_answer_alone_is_the_last_segment(folder):
+    """As an answer alone is ``<answer>..</answer>`` where segments are think and answer."""
+    (example,) = load(folder, {"prompt": "Q?", "answer": "x"}, segments=PLAN, on_missing="train")
+    assert (example.think, example.answer, example.response) == (None, "x", "[so]x")
+    with pytest.raises(SegmentError, match="no reasoning trace"):
+        load(folder, {"prompt": "Q?", "answer": "x"}, segments=PLAN)
+
+
+def test_answers_of_another_form_can_be_taken_from_their_field(folder):
+    """For evaluation and GRPO, which need no response."""
+    row = {"prompt": "Q?", "completion": "<think>never closed", "answer": "red"}
+    (example,) = load(folder, row, segments=PLAN, answer_from="field", on_missing="train")
+    assert (example.answer, example.response) == ("red", "[so]red")
+
+
+def test_an_empty_last_segment_is_a_fault(folder):
+    with pytest.raises(SegmentError, match="no text where its answer should be") as caught:
+        load(folder, {"prompt": "Q?", "completion": "[plan]p[/plan][why]w[/why][so] Answer: "}, segments=PLAN)
+    assert caught.value.kind == "empty-so"
+
+
+def test_tags_may_begin_and_end_with_white_space(folder):
+    segments = [["why", "\n[why]", "[/why]"], ["so", "[so]", "[/so]\n"]]
+    written = "\n[why]w[/why][so]x[/so]\n"
+    (example,) = load(folder, {"prompt": "Q?", "completion": written}, segments=segments)
+    assert load(folder, to_trl_row(example), segments=segments) == [replace(example, source="train")]
+
+
+def test_segments_may_be_named(folder):
+    with pytest.raises(SegmentError, match="the response has no <SUMMARY>"):
+        load(folder, {"prompt": "Q?", "completion": GOOD}, segments="llava-cot")
+    assert len(load(folder, {"prompt": "Q?", "completion": GOOD}, segments=None)) == 1
+
+
+@pytest.mark.parametrize(
+    ("messages", "message"),
+    [
+        (
+            [{"role": "system", "content": [IMAGE, text("s")]}, user("1"), assistant("x"), user("2"), assistant()],
+            "a system turn holds a picture",
+        ),
+        (
+            [user([IMAGE, text("1")]), assistant("x"), user("the <image> tag?"), assistant()],
+            "1 <image> mark in the text",
+        ),
+        ([user([IMAGE, text("1")]), assistant([]), user("2"), assistant()], "a turn before the question is empty"),
+    ],
+)
+def test_pictures_stay_in_their_turn(folder, messages, message):
+    assert message in fault(folder, {"messages": messages, "image": "a.png"})
+
+
+def test_a_mark_beside_the_part_that_it_repeats_is_taken_off(folder):
+    said = [user([IMAGE, text("<image>1")]), assistant("x"), user("2"), assistant()]
+    (example,) = load(folder, {"messages": said, "image": "a.png"})
+    assert example.context[0] == Turn("user", "1", 1)
+
+
+def test_another_place_of_the_answer_contradicts_segments(folder):
+    with pytest.raises(ConfigError, match="with segments of your own it stands in the last, so"):
+        load(folder, {"prompt": "Q?", "completion": "x"}, segments=PLAN, answer_from="boxed")
+
+
 def test_a_system_turn_is_left_out_and_told(folder, caplog):
     row = {"messages": [{"role": "system", "content": "S"}, user("Q?"), assistant()]}
     assert load(folder, row)[0].question == "Q?"
@@ -244,9 +359,21 @@ def test_pictures_that_move_are_told(folder, caplog, content, told):
         ({"prompt": ["Q?"], "completion": GOOD}, "no known format has such records"),
         ({"prompt": "", "completion": GOOD}, "field prompt: the question is empty"),
         ({"prompt": "<image>", "completion": GOOD, "image": "a.png"}, "the question is empty"),
-        ({"messages": [user("1"), assistant("x"), user("2"), assistant()]}, "before the response are: user, assistant"),
-        ({"messages": [assistant()]}, "one question is needed, but the turns before the response are: none"),
-        ({"messages": [user("Q?"), assistant(), user("more")]}, "are: user, assistant, user"),
+        ({"messages": [user("1"), user("2"), assistant()]}, "before the response are: user, user; user and assistant"),
+        ({"messages": [assistant("x"), user("2"), assistant()]}, "before the response are: assistant, user"),
+        (
+            {"messages": [user("<image>1"), assistant("x"), user("2"), assistant()]},
+            "1 <image> mark in the text but no pictures",
+        ),
+        (
+            {
+                "messages": [user("1"), assistant([{"type": "image"}, text("x")]), user("2"), assistant()],
+                "image": "a.png",
+            },
+            "a response holds a picture",
+        ),
+        ({"messages": [assistant()]}, "the turns before the response are: none"),
+        ({"messages": [user("Q?"), assistant(), user("more")]}, "the row has no reasoning trace"),
         ({"messages": [user("Q?")]}, "the row has no reasoning trace"),
         ({"messages": [user("Q?"), assistant([IMAGE])], "image": "a.png"}, "the response holds a picture"),
         ({"messages": [user([IMAGE, text("Q?")]), assistant()]}, "1 image placeholder but no pictures"),

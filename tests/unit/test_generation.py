@@ -20,9 +20,11 @@ from transformers import (
 )
 from transformers.cache_utils import DynamicLayer
 
+from balanced_thinking.core.segments import THINK_ANSWER
 from balanced_thinking.data.prompts import build_prompt
 from balanced_thinking.errors import EvaluationError
 from balanced_thinking.evaluation import decoding, generation
+from balanced_thinking.evaluation.answers import tags_of
 from balanced_thinking.evaluation.generation import (
     Generator,
     Prompt,
@@ -231,7 +233,7 @@ def test_lengths_are_counted_inside_the_tags(text, prefix, special):
     processor = tiny_processor()
     tokenizer = processor.tokenizer
     if special:
-        tokenizer.add_special_tokens({"additional_special_tokens": list(generation.TAGS)})
+        tokenizer.add_special_tokens({"additional_special_tokens": list(tags_of(THINK_ANSWER))})
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     response = ResponseReader(processor)([*ids, tokenizer.convert_tokens_to_ids("<|im_start|>")], False, prefix=prefix)
     assert response.text == text

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from balanced_thinking.core.segments import find_segments
-from balanced_thinking.data.example import Example
+from balanced_thinking.data.example import Example, Turn
 from balanced_thinking.data.prompts import build_completion, build_prompt, render_question, split_choices
 from balanced_thinking.errors import DataError
 
@@ -191,3 +191,11 @@ def test_it_needs_no_torch_nor_other_heavy_package():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_context_cannot_show_more_pictures_than_there_are():
+    example = Example(
+        "e", "s", ("a.png",), "Q?", None, None, "x", "text", (Turn("user", "1", 2), Turn("assistant", "y"))
+    )
+    with pytest.raises(DataError, match="record e, field images: its context shows 2 pictures, but it has 1"):
+        build_prompt(example)

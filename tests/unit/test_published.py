@@ -234,8 +234,21 @@ def test_names_of_files_and_splits(tmp_path):
     with pytest.raises(EvaluationError, match=r"mmmu: '/nowhere' does not exist; give the folder"):
         ask("mmmu=/nowhere")
     with pytest.raises(
-        EvaluationError, match=r"holds none of the benchmark's files; looked for test/test_\*.json, \*/test"
+        EvaluationError,
+        match=r"none of the benchmark's files; looked for test/test_augmented.json, test/test_human.json, \*/test",
     ):
+        list(ask(f"chartqa={tmp_path}").load())
+
+
+@pytest.mark.parametrize("gone", ["test_human.json", "test_augmented.json"])
+def test_half_of_chartqa_is_not_the_benchmark(tmp_path, gone):
+    chart(tmp_path)
+    file = next(tmp_path.rglob(gone))
+    file.write_text("[]")
+    with pytest.raises(DataError, match=f"{gone}: the file holds no records"):
+        list(ask(f"chartqa={tmp_path}").load())
+    file.unlink()
+    with pytest.raises(EvaluationError, match=f"holds a part of the benchmark only; test/{gone} is missing"):
         list(ask(f"chartqa={tmp_path}").load())
 
 

@@ -2,7 +2,9 @@
 
 import pytest
 
+from balanced_thinking.compare import plots
 from balanced_thinking.compare.comparison import read_comparison
+from balanced_thinking.compare.plan import Stage
 from balanced_thinking.compare.render import Answer, Code, Example, Heading, Table, Text, html, markdown
 from balanced_thinking.compare.report import write_report
 from balanced_thinking.compare.statistics import cells, claims, seconds_compare, time_ratio
@@ -130,3 +132,15 @@ def test_only_our_own_pictures_are_removed_from_examples(tmp_path):
         (tmp_path / "examples" / name).write_text("x")
     markdown([], tmp_path)
     assert sorted(path.name for path in (tmp_path / "examples").iterdir()) == ["2.png", "mine.py"]
+
+
+def test_curves_of_any_number_of_segments(tmp_path):
+    """More segments than line styles, in segment order, without the mean over all tokens."""
+    names = [f"s{number}" for number in range(8)]
+    logged = {f"scale/{sort}_{name}": 0.1 for name in names for sort in ("weight", "nll")}
+    rows = [{"step": step, "loss": 1.0, "scale/nll_token": 1.0, **logged} for step in (1, 2)]
+    stage = Stage("sft", "m", "scale", 0, tmp_path)
+    assert [title for _, title, _ in plots._nll_panels([(stage, rows)])] == names
+    figure = plots._plot_weights([(stage, rows)], {"scale": "C0"})
+    shown = [line.get_label() for line in figure.axes[0].get_lines()]
+    assert shown == [f"scale: {name}" for name in reversed(names)]

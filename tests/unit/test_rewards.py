@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from balanced_thinking.core.segments import LLAVA_COT
 from balanced_thinking.errors import ConfigError
 from balanced_thinking.training.rewards import (
     CheckedReward,
@@ -150,3 +151,17 @@ def test_rewards_of_users_by_dotted_path(own_module):
 def test_names_that_lead_nowhere(own_module, names, complaint):
     with pytest.raises(ConfigError, match=complaint):
         load_rewards(names)
+
+
+def test_rewards_read_the_segments_that_they_are_given():
+    stages = "<SUMMARY>s</SUMMARY><CAPTION>c</CAPTION><REASONING>r</REASONING><CONCLUSION>B</CONCLUSION>"
+    short = "<SUMMARY>s</REASONING><CONCLUSION>B</CONCLUSION>"
+    columns = {
+        "completions": [stages, short, stages.replace(">B<", ">C<")],
+        "answer": ["B"] * 3,
+        "kind": ["choice"] * 3,
+    }
+    rewards = load_rewards(["accuracy", "format", "hard"], segments=LLAVA_COT)
+    assert [reward(**columns) for reward in rewards] == [[1, 1, 0], [1, 0, 1], [1, 0, 0]]
+    assert load_rewards(["format"])[0](**columns) == [0, 0, 0]
+    try_rewards(rewards, {"prompt": "Q?", "answer": "B", "kind": "choice", "choices": None}, LLAVA_COT)

@@ -186,3 +186,25 @@ def test_progress_must_be_a_number(progress):
 def test_an_unknown_preset_names_the_known_ones():
     with pytest.raises(ConfigError, match=r"'ramp' is unknown; choose one of complementary, full, think-decay"):
         SegmentSchedule.preset("ramp")
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_segments_before_the_last_share_the_weight_of_the_trace(name):
+    two = SegmentSchedule.preset(name)
+    four = SegmentSchedule.preset(name, segments=("summary", "caption", "reasoning", "conclusion"))
+    for progress in (0.0, 0.25, 1.0):
+        *trace, answer = four.weights(progress).values()
+        assert sum(trace) == pytest.approx(two.weights(progress)["think"], abs=1e-15)
+        assert len(set(trace)) == 1
+        assert answer == two.weights(progress)["answer"]
+
+
+def test_a_preset_needs_a_trace_and_an_answer():
+    with pytest.raises(ConfigError, match="give at least two segments"):
+        SegmentSchedule.preset("complementary", segments=("answer",))
+
+
+@pytest.mark.parametrize("segments", [(), ("a", "a"), "abc"])
+def test_segments_of_a_preset_are_names_of_their_own(segments):
+    with pytest.raises(ConfigError, match="give at least two segments, not"):
+        SegmentSchedule.preset("complementary", segments=segments)

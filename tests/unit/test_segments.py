@@ -11,6 +11,7 @@ from balanced_thinking.core.segments import (
     check_specs,
     find_segments,
     locate_segments,
+    parse_segments,
     scan_segments,
     segment_of_characters,
     token_starts,
@@ -330,3 +331,33 @@ def test_a_real_tokenizer_agrees_with_the_characters():
 def test_long_degenerate_text_is_scanned_in_good_time():
     text = "<think>" * 20_000
     assert scan_segments(text).fault.kind == "unclosed-think"
+
+
+@pytest.mark.parametrize(
+    ("value", "names"),
+    [
+        (None, ["think", "answer"]),
+        ("think-answer", ["think", "answer"]),
+        ("llava-cot", ["summary", "caption", "reasoning", "conclusion"]),
+        ([["a", "<a>", "</a>"], ("b", "<b>", None)], ["a", "b"]),
+        (' [["a", "<a>", null]]', ["a"]),
+    ],
+)
+def test_segments_as_a_setting(value, names):
+    assert [spec.name for spec in parse_segments(value)] == names
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("llava_cot", "'llava_cot' are unknown; choose think-answer, llava-cot, or give a JSON list"),
+        ("[[", "are unknown"),
+        ({"a": 1}, "must be a list"),
+        ([["a", "<a>"]], r"each entry is \[name, opening tag, closing tag\], not \['a', '<a>'\]"),
+        ([7], "each entry is"),
+        ([["a", "<a>", None], ["b", "<b>", None]], "only the last segment may have no closing tag"),
+    ],
+)
+def test_settings_that_are_no_segments(value, message):
+    with pytest.raises(ConfigError, match=message):
+        parse_segments(value)

@@ -17,6 +17,7 @@ def run(argv: Sequence[str]) -> int:
         _make_folder(Path(options.json).parent)
 
     from balanced_thinking.cli.parsing import columns_of
+    from balanced_thinking.core.segments import parse_segments
     from balanced_thinking.data.audit import audit
     from balanced_thinking.data.formats.options import Options
     from balanced_thinking.errors import DataError
@@ -24,7 +25,8 @@ def run(argv: Sequence[str]) -> int:
 
     root = Path(options.image_root) if options.image_root else None
     columns = columns_of(options.columns)
-    reading = Options(root, options.answer_from, options.on_missing, columns, options.allow_outside)
+    segments = parse_segments(options.scale_segments)
+    reading = Options(root, options.answer_from, options.on_missing, columns, options.allow_outside, segments)
     with _clean_copy(options.fix, options.hold_out) as (keep, left_out), _bar(options.dataset) as advance:
         found = audit(
             Path(options.dataset),
@@ -60,6 +62,7 @@ def _parse(argv: Sequence[str]) -> Any:
     parser.add_argument("--answer_from", help="tag, boxed, after_think or field")
     parser.add_argument("--on_missing", default="error", help="records without reasoning: train or error")
     parser.add_argument("--columns", help='our names to the file\'s as JSON: {"completion": "response"}')
+    parser.add_argument("--scale_segments", help="what responses consist of, as for sft: llava-cot, or JSON")
     parser.add_argument("--allow_outside", action="store_true", help="allow pictures outside the data's folder")
     parser.add_argument("--tokenizer", help="preset or model folder whose tokens are counted; unset: characters")
     parser.add_argument("--max_length", type=int, help="say how many records this length of text would cut")

@@ -11,10 +11,11 @@ def run(argv: Sequence[str]) -> int:
     from pathlib import Path
 
     from balanced_thinking.cli.parsing import columns_of
+    from balanced_thinking.core.segments import parse_segments
     from balanced_thinking.demo.presets import resolve
     from balanced_thinking.errors import ConfigError
     from balanced_thinking.evaluation.benchmarks import ask
-    from balanced_thinking.evaluation.evaluate import evaluate
+    from balanced_thinking.evaluation.evaluate import evaluate, trained_segments
 
     model = str(resolve(options.model))
     output_dir = Path(options.output_dir or model)
@@ -35,6 +36,7 @@ def run(argv: Sequence[str]) -> int:
     names = [ask(benchmark, reading).name for benchmark in options.benchmark]  # all, before hours of the first
     if doubled := {name for name in names if names.count(name) > 1}:
         raise ConfigError(f"two benchmarks are called {min(doubled)}; evaluate them into two folders")
+    segments = parse_segments(options.scale_segments) if options.scale_segments else trained_segments(model)
     loaded: Any = model
     if options.backend == "transformers" and len(options.benchmark) > 1:
         from balanced_thinking.models.modeling import load_model
@@ -53,6 +55,7 @@ def run(argv: Sequence[str]) -> int:
             system_prompt=options.system_prompt,
             expects_think=not options.answers_only,
             reading=reading,
+            segments=segments,
         )
         print(f"{benchmark}: {_told(row)}")
     return 0
@@ -82,6 +85,7 @@ def _parse(argv: Sequence[str]) -> Any:
     parser.add_argument(
         "--answers_only", action="store_true", help="the model answers without thinking (malformed: n/a)"
     )
+    parser.add_argument("--scale_segments", help="what the model writes; unset: as its run folder says")
     files = parser.add_argument_group("data files", "how to read a file of yours; named as in training")
     files.add_argument("--dataset_format", help="data format; unset: found out, and said")
     files.add_argument("--image_root", help="folder of relative picture paths; unset: the data file's")

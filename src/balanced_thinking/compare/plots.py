@@ -5,6 +5,7 @@ One colour per arm throughout. What it leaves out: the numbers beside them (``re
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,8 @@ def write_plots(comparison: Comparison, rows: Sequence[dict[str, Any]], output: 
             "accuracy against training seconds",
             lambda: _plot_trade_off(rows, colours) if seconds_compare(rows) else None,
         ),
-        ("nll", "nll of think and answer during SFT", lambda: _plot_panels(curves, colours, _NLL)),
-        ("weights", "weights of think and answer", lambda: _plot_weights(curves, colours)),
+        ("nll", "nll of each segment during SFT", lambda: _plot_panels(curves, colours, _nll_panels(curves))),
+        ("weights", "weights of the segments", lambda: _plot_weights(curves, colours)),
         ("reward", "reward, length and spread during GRPO", lambda: _plot_panels(curves, colours, _GRPO)),
     ]
     written = []
@@ -63,15 +64,26 @@ def _curves(comparison: Comparison, output: Path) -> Curves:
 
 
 # (key in metrics.jsonl, title, unit)
-_NLL = (
-    ("scale/nll_think", "think", "nats a token"),
-    ("scale/nll_answer", "answer", "nats a token"),
-)
 _GRPO = (
     ("reward", "reward", "mean of the step"),
     ("completions/mean_length", "completion length", "tokens"),
     ("frac_reward_zero_std", "groups without spread", "share"),
 )
+
+
+WEIGHT, NLL, TOKEN = "scale/weight_", "scale/nll_", "token"
+# The last segment, the answer, has the full line.
+_STYLES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (5, 1)), (0, (1, 3)))
+
+
+def _keys(rows: Sequence[dict[str, Any]], start: str) -> list[str]:
+    """The keys of one figure of every segment, in segment order."""
+    return list(dict.fromkeys(key for row in rows for key in row if key.startswith(start)))
+
+
+def _nll_panels(curves: Curves) -> list[tuple[str, str, str]]:
+    keys = _keys([row for _, rows in curves for row in rows], NLL)
+    return [(key, key.removeprefix(NLL), "nats a token") for key in keys if key != NLL + TOKEN]
 
 
 def _plot_panels(curves: Curves, colours: dict[str, str], panels: Sequence[tuple[str, str, str]]) -> Any:
@@ -89,16 +101,16 @@ def _plot_panels(curves: Curves, colours: dict[str, str], panels: Sequence[tuple
 
 
 def _plot_weights(curves: Curves, colours: dict[str, str]) -> Any:
-    weighted = [(stage, rows) for stage, rows in curves if any("scale/weight_answer" in row for row in rows)]
+    weighted = [(stage, rows) for stage, rows in curves if _keys(rows, WEIGHT)]
     if not weighted:
         return None
     seed = min(stage.seed for stage, _ in weighted)
     figure, (axis,) = _axes(1)
     for stage, rows in weighted:
-        for key, style in (("scale/weight_think", "--"), ("scale/weight_answer", "-")):
+        for key, style in zip(reversed(_keys(rows, WEIGHT)), cycle(_STYLES), strict=False):
             if stage.seed == seed:
                 points = [(row["step"], row[key]) for row in rows if key in row]
-                label = f"{stage.arm}: {key.removeprefix('scale/weight_')}"
+                label = f"{stage.arm}: {key.removeprefix(WEIGHT)}"
                 _line(axis, points, colours, stage.arm, label=label, style=style)
     axis.set(title="segment weights", xlabel="optimizer step", ylabel="weight", ylim=(0, None))
     _legend(axis)
@@ -147,12 +159,14 @@ def _line(
     arm: str,
     *,
     label: str = "",
-    style: str = "-",
+    style: Any = "-",
 ) -> None:
     if points:
         steps, values = zip(*points, strict=True)
         # An SFT that only stands before GRPO is no arm of its own in the table.
-        axis.plot(steps, values, style, color=colours.get(arm, _COLOURS[6]), label=label or arm, linewidth=1.3)
+        axis.plot(
+            steps, values, linestyle=style, color=colours.get(arm, _COLOURS[6]), label=label or arm, linewidth=1.3
+        )
 
 
 def _legend(axis: Any) -> None:

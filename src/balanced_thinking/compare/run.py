@@ -334,7 +334,7 @@ def progress_of(stage: Stage) -> tuple[int, int | None, str]:
         last = next((row for row in reversed(rows) if "loss" in row), None)
         if last is None:
             return 0, stage.recipe.get("max_steps"), ""
-        keys = ("scale/nll_think", "scale/nll_answer", "reward")
+        keys = [key for key in last if (key.startswith("scale/nll_") and key != "scale/nll_token") or key == "reward"]
         figures = "  ".join(f"{key.removeprefix('scale/')} {last[key]:.2f}" for key in keys if key in last)
         return last["step"], last["total_steps"], figures
     file = stage.output / "predictions" / f"{stage.file_name}.jsonl"

@@ -8,7 +8,7 @@ does to a token (``core.loss``).
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -78,11 +78,28 @@ class SegmentSchedule:
         object.__setattr__(self, "end", {name: end[name] for name in start})
 
     @classmethod
-    def preset(cls, name: str, *, shape: str = "cosine") -> "SegmentSchedule":
-        """The schedule called ``name`` in docs/method.md: complementary, full, think-decay or dual-ramp."""
+    def preset(
+        cls, name: str, *, shape: str = "cosine", segments: Sequence[str] = ("think", "answer")
+    ) -> "SegmentSchedule":
+        """The schedule called ``name`` in docs/method.md: complementary, full, think-decay or dual-ramp.
+
+        The last of ``segments`` has the weight of the answer; those before it share the weight of the trace equally.
+
+        Example:
+            >>> SegmentSchedule.preset("think-decay", segments=("plan", "reason", "answer")).start
+            {'plan': 0.5, 'reason': 0.5, 'answer': 1.0}
+        """
         if name not in PRESETS:
             raise ConfigError(f"schedule preset {name!r} is unknown; choose one of {', '.join(PRESETS)}")
-        return cls(shape=shape, start=PRESETS[name]["start"], end=PRESETS[name]["end"])
+        if isinstance(segments, str) or len(segments) < 2 or len(set(segments)) < len(segments):
+            message = f"schedule preset {name!r} weighs a trace against an answer; give at least two segments"
+            raise ConfigError(f"{message}, not {segments!r}")
+        *trace, answer = segments
+        sides = {
+            side: {**dict.fromkeys(trace, weights["think"] / len(trace)), answer: weights["answer"]}
+            for side, weights in PRESETS[name].items()
+        }
+        return cls(shape=shape, start=sides["start"], end=sides["end"])
 
     @property
     def segments(self) -> tuple[str, ...]:

@@ -13,8 +13,11 @@ What it leaves out: chat templates and tokenizers (``data.collate``), reading a 
 (``evaluation.answers``).
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 
 from balanced_thinking.errors import ConfigError, SegmentError
 
@@ -43,6 +46,15 @@ class SegmentSpec:
 THINK_ANSWER: tuple[SegmentSpec, ...] = (
     SegmentSpec("think", "<think>", "</think>"),
     SegmentSpec("answer", "<answer>", "</answer>"),
+)
+
+# The stages of LLaVA-CoT (arXiv:2411.10440); the last is the answer.
+LLAVA_COT: tuple[SegmentSpec, ...] = tuple(
+    SegmentSpec(name, f"<{name.upper()}>", f"</{name.upper()}>")
+    for name in ("summary", "caption", "reasoning", "conclusion")
+)
+SEGMENT_SETS: Mapping[str, tuple[SegmentSpec, ...]] = MappingProxyType(
+    {"think-answer": THINK_ANSWER, "llava-cot": LLAVA_COT}
 )
 
 
@@ -81,6 +93,42 @@ def check_specs(segments: Sequence[SegmentSpec]) -> tuple[SegmentSpec, ...]:
     if any(spec.close is None for spec in specs[:-1]):
         raise ConfigError("only the last segment may have no closing tag, since it runs to the end of the turn")
     return specs
+
+
+def parse_segments(value: Any) -> tuple[SegmentSpec, ...]:
+    """Segments as a setting gives them: None or a name of ``SEGMENT_SETS``, specs, or ``[[name, open, close or None],
+    ...]``, which may be JSON text.
+
+    Raises:
+        ConfigError: an unknown name, or entries of another form.
+
+    Example:
+        >>> [spec.name for spec in parse_segments('[["why", "<why>", "</why>"], ["so", "<so>", null]]')]
+        ['why', 'so']
+    """
+    if value is None or (isinstance(value, str) and value in SEGMENT_SETS):
+        return SEGMENT_SETS[value or "think-answer"]
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError as error:
+            known = ", ".join(SEGMENT_SETS)
+            raise ConfigError(f"segments {value!r} are unknown; choose {known}, or give a JSON list") from error
+    if isinstance(value, list | tuple) and value and all(isinstance(entry, SegmentSpec) for entry in value):
+        return check_specs(value)
+    if not isinstance(value, list | tuple):
+        raise ConfigError(f"segments must be a list of [name, opening tag, closing tag], not {value!r}")
+    for entry in value:
+        if not isinstance(entry, list | tuple) or len(entry) != 3:
+            raise ConfigError(f"segments: each entry is [name, opening tag, closing tag], not {entry!r}")
+    return check_specs([SegmentSpec(*entry) for entry in value])
+
+
+def as_setting(segments: Sequence[SegmentSpec]) -> list[list[str | None]] | None:
+    """Segments as ``parse_segments`` reads them, in one spelling only; None for think and answer."""
+    if tuple(segments) == THINK_ANSWER:
+        return None
+    return [[spec.name, spec.open, spec.close] for spec in segments]
 
 
 def find_segments(

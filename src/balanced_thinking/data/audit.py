@@ -176,8 +176,10 @@ class _Seen:
 
     def add(self, example: Example, pictures: list[bytes]) -> tuple[bool, bool]:
         """(repeated, contradicting)"""
-        question = _digest(render_question(example.question, example.choices).encode(), *pictures)
-        whole = _digest(question, (example.think or "").encode(), example.answer.encode())
+        said = [f"{turn.role}{turn.images}{turn.text}".encode() for turn in example.context]
+        question = _digest(render_question(example.question, example.choices).encode(), *said, b"", *pictures)
+        response = example.response if example.response is not None else example.think or ""
+        whole = _digest(question, response.encode(), example.answer.encode())
         answer = _digest(example.answer.strip().casefold().encode())
         repeated = whole in self.whole
         self.whole.add(whole)
@@ -198,7 +200,8 @@ def _count_fault(found: Audit, kind: str, error: DataError) -> None:
 def _count_good(
     found: Audit, example: Example, met: tuple[bool, bool], count: Callable[[str], int], max_length: int | None
 ) -> None:
-    texts = (render_question(example.question, example.choices), example.think or "", example.answer)
+    asked = "\n".join([*(turn.text for turn in example.context), render_question(example.question, example.choices)])
+    texts = (asked, example.think or "", example.answer)
     lengths = [count(text) for text in texts]
     for part, length in zip(PARTS, lengths, strict=True):
         found.lengths[part].append(length)

@@ -12,6 +12,7 @@ import torch
 
 from balanced_thinking.core.segments import THINK_ANSWER, SegmentSpec, check_specs
 from balanced_thinking.data.batch import IGNORED, Batch
+from balanced_thinking.data.families import arranged, keep_saved_settings
 from balanced_thinking.data.rowcheck import Row, open_image, read_row
 from balanced_thinking.data.templates import (
     Rendered,
@@ -54,6 +55,7 @@ class ScaleCollator:
         generation_config: Any = None,
         with_labels: bool = False,
     ) -> None:
+        keep_saved_settings(processor)
         self.processor = processor
         self.segments = check_specs(segments)
         self.require_segments = require_segments
@@ -104,7 +106,7 @@ class ScaleCollator:
             options["pad_to_multiple_of"] = self.pad_to_multiple_of
         pictures = [[open_image(image, record=row.id) for image in row.images] for row in rows]
         if any(pictures):
-            options["images"] = pictures if all(pictures) else [image for images in pictures for image in images]
+            options["images"] = arranged(self.processor, pictures)
         return dict(self.processor(text=texts, **options))  # type: ignore[return-value]
 
     def _place(self, batch: Batch, rows: Sequence[Row], targets: Sequence[TokenTargets]) -> None:

@@ -12,18 +12,37 @@ KINDS: tuple[str, ...] = get_args(AnswerKind)
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """One turn of a conversation before the question.
+
+    Attributes:
+        role: ``user`` or ``assistant``.
+        text: What was said, without image marks.
+        images: How many of the example's pictures it shows, before its text.
+    """
+
+    role: Literal["user", "assistant"]
+    text: str
+    images: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Example:
     """A question about pictures, its reasoning trace and its answer.
 
     Attributes:
         id: Unique within its source.
         source: Data set (and sub-task) it comes from, such as ``icons/count``.
-        images: Pictures in the order in which the question names them: paths, encoded bytes or PIL images.
+        images: Pictures in the order in which they are shown: paths, encoded bytes or PIL images. The first belong to
+            the turns of ``context``, the others to the question.
         question: The question without image marks and without its choices.
         choices: The texts to choose from, or None for an open question.
         think: The reasoning trace without tags, or None.
         answer: The answer without tags; for ``kind="choice"`` the letter.
         kind: How answers are compared: ``choice``, ``number`` or ``text``.
+        context: The turns before the question.
+        response: The whole response where its segments are others than think and answer, else None; ``think`` and
+            ``answer`` are then what stands in the segments before the last, and in the last.
     """
 
     id: str
@@ -34,3 +53,5 @@ class Example:
     think: str | None
     answer: str
     kind: AnswerKind
+    context: tuple[Turn, ...] = ()
+    response: str | None = None

@@ -1,4 +1,4 @@
-"""What is special to a family of models and can be known without loading one: how many tokens a picture becomes.
+"""What is special to a family of models and can be known without loading one: how pictures become tokens, and how many.
 
 The processors of transformers answer that for vLLM through ``_get_num_multimodal_tokens``, private but common to all
 families. Where it is missing, or leaves out the marks around a picture (Gemma 3), which a probe shows, a blank picture
@@ -50,6 +50,41 @@ def limit_pixels(processor: Any, max_pixels: int) -> None:
         raise ConfigError(f"max_pixels must be at least {least}, one token of this model, not {max_pixels}")
     shortest = min(pictures.size.shortest_edge, max_pixels)
     pictures.size = type(pictures.size)(shortest_edge=shortest, longest_edge=max_pixels)
+
+
+def cut_into_crops(processor: Any) -> None:
+    """Turn on pan-and-scan, by which Gemma 3 sees wide and tall pictures in further crops; saved beside the model.
+
+    Raises:
+        ConfigError: the family has no such thing.
+    """
+    if not hasattr(getattr(processor, "image_processor", None), "do_pan_and_scan"):
+        raise ConfigError(f"pan_and_scan does not apply to {type(processor).__name__}; leave it out")
+    processor.image_processor.do_pan_and_scan = True
+    keep_saved_settings(processor)
+
+
+def keep_saved_settings(processor: Any) -> None:
+    """Let the pan-and-scan saved with a model rule over the defaults of its processor's class.
+
+    By itself Gemma 3's processor ignores what is saved: the class's ``images_kwargs`` win (transformers 5.23), so that
+    training and evaluation would see other pictures than whoever set it meant.
+    """
+    pictures = getattr(processor, "image_processor", None)
+    if getattr(pictures, "do_pan_and_scan", None):
+        defaults = type(processor).images_kwargs
+        saved = {name: getattr(pictures, name, None) for name in defaults}
+        processor.images_kwargs = defaults | {name: value for name, value in saved.items() if value is not None}
+
+
+def arranged(processor: Any, pictures: Sequence[Sequence[Any]]) -> list[Any]:
+    """The pictures of a batch, row by row, in the form that the family's processor takes.
+
+    Rows without any are left out, since most processors refuse an empty list; Gemma 3's needs them.
+    """
+    if all(pictures) or hasattr(getattr(processor, "image_processor", None), "do_pan_and_scan"):
+        return list(pictures)
+    return [image for images in pictures for image in images]
 
 
 def _closed_form(processor: Any, width: int, height: int) -> int:

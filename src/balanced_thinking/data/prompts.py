@@ -57,20 +57,27 @@ def split_choices(text: str, choices: Sequence[str] | None) -> str:
 
 
 def build_prompt(example: Example, *, system_prompt: str | None = None) -> list[dict[str, Any]]:
-    """The messages up to the response: an optional system turn, then the pictures and the question."""
-    parts: list[dict[str, str]] = [{"type": "image"} for _ in example.images]
-    parts.append(_text(render_question(example.question, example.choices)))
-    user = {"role": "user", "content": parts}
-    return [{"role": "system", "content": [_text(system_prompt)]}, user] if system_prompt else [user]
+    """The messages up to the response: an optional system turn, the context, then the pictures and the question."""
+    system = [_turn("system", system_prompt)] if system_prompt else []
+    context = [_turn(turn.role, turn.text, turn.images) for turn in example.context]
+    left = len(example.images) - sum(turn.images for turn in example.context)
+    if left < 0:
+        message = f"its context shows {len(example.images) - left} pictures, but it has {len(example.images)}"
+        raise DataError(message, record=example.id, field="images", remedy="give one picture for each that is shown")
+    return [*system, *context, _turn("user", render_question(example.question, example.choices), left)]
 
 
 def build_completion(example: Example) -> list[dict[str, Any]]:
     """The response ``<think>..</think><answer>..</answer>``, without the first part where there is no trace.
 
+    An example that has a ``response`` of other segments gives that.
+
     Raises:
         DataError: the trace or the answer holds its own closing tag, or the answer is empty: the response would be
             malformed.
     """
+    if example.response is not None:
+        return [_turn("assistant", example.response)]
     for name, text in (("think", example.think), ("answer", example.answer)):
         if text and f"</{name}>" in text:
             remedy = "take the tag out of the text"
@@ -80,11 +87,11 @@ def build_completion(example: Example) -> list[dict[str, Any]]:
             "the answer is empty", record=example.id, field="answer", remedy="give it, or leave the row out"
         )
     think = "" if example.think is None else f"<think>{example.think}</think>"
-    return [{"role": "assistant", "content": [_text(f"{think}<answer>{example.answer}</answer>")]}]
+    return [_turn("assistant", f"{think}<answer>{example.answer}</answer>")]
 
 
-def _text(text: str) -> dict[str, str]:
-    return {"type": "text", "text": text}
+def _turn(role: str, text: str, images: int = 0) -> dict[str, Any]:
+    return {"role": role, "content": [*({"type": "image"} for _ in range(images)), {"type": "text", "text": text}]}
 
 
 def _lettered(choices: Sequence[str]) -> str:

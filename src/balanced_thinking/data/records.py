@@ -6,13 +6,14 @@ What it leaves out: how each format looks (``formats``), how a question is worde
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain, islice
+from itertools import chain
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from balanced_thinking.core.segments import THINK_ANSWER, SegmentSpec, parse_segments
 from balanced_thinking.data.example import AnswerKind, Example
 from balanced_thinking.data.formats import FORMATS, Format, choose_format
 from balanced_thinking.data.formats.folders import read_records
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["AnswerKind", "Example", "load_examples", "to_dataset", "to_trl_row"]
 logger = logging.getLogger(__name__)
 
-_CHUNK = 2_000
+_CHUNK = 500
+_KEY_BYTES = 1 << 16
 
 
 def load_examples(
@@ -40,6 +42,7 @@ def load_examples(
     on_missing: str = "error",
     columns: Mapping[str, str] | None = None,
     allow_outside: bool = False,
+    segments: Sequence[SegmentSpec] | str | None = THINK_ANSWER,
 ) -> Iterator[Example]:
     """Examples of a data file in any known format.
 
@@ -58,6 +61,8 @@ def load_examples(
             ``skip``, which also leaves out records whose response has no closed trace or no answer.
         columns: Our names to the file's, for renamed columns, such as ``{"completion": "response"}``.
         allow_outside: Whether picture paths may lead out of the data's folder and ``image_root``.
+        segments: What responses consist of, as specs or a name such as ``llava-cot``. With others than think and answer
+            each response stays as it is (``Example.response``), and its last segment is the answer.
 
     Returns:
         An iterator of ``Example``. An id that occurs again within its source gets ``#2``, ``#3``, ... appended.
@@ -73,7 +78,7 @@ def load_examples(
         >>> examples = list(load_examples("train.jsonl"))  # doctest: +SKIP
     """
     root = None if image_root is None else Path(image_root)
-    options = Options(root, answer_from, on_missing, columns or {}, allow_outside)
+    options = Options(root, answer_from, on_missing, columns or {}, allow_outside, parse_segments(segments))
     name, reason, records = open_records(Path(path), format, options)
     logger.info("%s: format %s, since %s", path, name, reason)
     return _examples(records, FORMATS[name], options, Path(path))
@@ -197,12 +202,17 @@ def is_held_out(example: Example, fraction: float) -> bool | None:
 
 
 def _picture_key(image: Any) -> bytes:
+    """The same for a picture wherever it lies, as a file or in the data: its size and its first bytes."""
+    if hasattr(image, "tobytes"):
+        return image.tobytes()
     if isinstance(image, bytes):
-        return image
-    return image.tobytes() if hasattr(image, "tobytes") else str(image).encode()
+        return len(image).to_bytes(8) + image[:_KEY_BYTES]
+    path = Path(image)
+    with path.open("rb") as file:
+        return path.stat().st_size.to_bytes(8) + file.read(_KEY_BYTES)
 
 
-def to_trl_row(example: Example) -> dict[str, Any]:
+def to_trl_row(example: Example, *, system_prompt: str | None = None) -> dict[str, Any]:
     """An example as a row in TRL's prompt/completion form, with id, source, answer, kind and choices beside it.
 
     Pictures are passed on as they are (paths as text); ``load_examples`` reads such rows back.
@@ -213,7 +223,7 @@ def to_trl_row(example: Example) -> dict[str, Any]:
     return {
         "id": example.id,
         "source": example.source,
-        "prompt": build_prompt(example),
+        "prompt": build_prompt(example, system_prompt=system_prompt),
         "completion": build_completion(example),
         "images": [fspath(image) if isinstance(image, PathLike) else image for image in example.images],
         "answer": example.answer,
@@ -237,15 +247,63 @@ def to_dataset(examples: Iterable[Example]) -> "Dataset":
     Raises:
         DataError: no examples at all, or one whose response would be malformed.
     """
-    from datasets import Dataset, concatenate_datasets
-
-    rows = (to_trl_row(example) for example in examples)
-    features, parts = _features(), []
-    while chunk := list(islice(rows, _CHUNK)):
-        parts.append(Dataset.from_list(chunk, features=features))
-    if not parts:
+    writer = DatasetWriter()
+    for example in examples:
+        writer.add(to_trl_row(example))
+    if not writer.count:
         raise DataError("there are no examples to make a data set of", remedy="give at least one")
-    return concatenate_datasets(parts)
+    return writer.finish()
+
+
+class DatasetWriter:
+    """Rows of ``to_trl_row`` become a data set, one after the other.
+
+    Args:
+        file: An Arrow file in which the rows lie, so that a data set of any size takes the memory of a few hundred
+            rows; None: in memory.
+
+    Attributes:
+        count: Rows added so far.
+    """
+
+    def __init__(self, file: Path | None = None) -> None:
+        self.count, self._file, self._rows = 0, file, []  # type: int, Path | None, list[dict[str, Any]]
+        self._parts: list[Dataset] = []
+        self._stream: Any = None
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Add one row."""
+        self.count += 1
+        self._rows.append(row)
+        if len(self._rows) == _CHUNK:
+            self._flush()
+
+    def finish(self) -> "Dataset":
+        """The data set; at least one row must have been added."""
+        from datasets import Dataset, concatenate_datasets
+
+        assert self.count, "a data set needs a row"
+        self._flush()
+        if self._file is None:
+            return concatenate_datasets(self._parts)
+        self._stream.close()
+        return Dataset.from_file(str(self._file))
+
+    def _flush(self) -> None:
+        if not self._rows:
+            return
+        from datasets import Dataset
+
+        part = Dataset.from_list(self._rows, features=_features())
+        self._rows = []
+        if self._file is None:
+            self._parts.append(part)
+            return
+        if self._stream is None:
+            import pyarrow
+
+            self._stream = pyarrow.ipc.new_stream(str(self._file), part.data.schema)
+        self._stream.write_table(part.data.table)
 
 
 def _features() -> "Features":

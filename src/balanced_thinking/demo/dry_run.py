@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from balanced_thinking.demo.presets import PRESETS
 from balanced_thinking.demo.presets.families import family_of
 from balanced_thinking.demo.presets.twins import build_twin
 from balanced_thinking.errors import ConfigError
@@ -50,7 +51,8 @@ def dry_run(
     data, model = parsed[0], parsed[-1]
     if not model.model_name_or_path:
         raise ConfigError("no model given; name one with --model_name_or_path (a preset, a folder or a hub id)")
-    family = family_of(model.model_name_or_path)
+    preset = PRESETS.get(model.model_name_or_path)
+    family = preset.family if preset is not None else family_of(model.model_name_or_path)
     changed = {name: value for name, value in _CHANGES.items() if _differs(parsed, name, value)}
     changed |= _of_the_machine(parsed) | _of_the_data(data)
     with tempfile.TemporaryDirectory() as folder:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 
-from balanced_thinking.core.segments import THINK_ANSWER, scan_segments
+from balanced_thinking.core.segments import THINK_ANSWER, SegmentScan, SegmentSpec, scan_segments
 from balanced_thinking.errors import EvaluationError
 
 MALFORMED_KINDS = (
@@ -27,8 +27,6 @@ MALFORMED_KINDS = (
 )  # fmt: skip
 ANSWER_KINDS = ("choice", "number", "text")
 
-_THINK, _ANSWER = THINK_ANSWER
-_TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 _LEAD = re.compile(r"\s*(?:\*\*)?\s*(?:final\s+)?answer\s*:(?:\s*\*\*)?", re.IGNORECASE)
 # A lone letter ("B", "(b)", "B.") and a letter before a text ("B. a dog", "(B) a dog"); never "A dog", an article.
 _LONE_LETTER = re.compile(r"[(\[{<]?\s*([A-Za-z])\s*[)\]}>]?\s*[.:]?")
@@ -53,17 +51,18 @@ class ParsedResponse:
     malformed: str | None
 
 
-def parse_response(text: str, prefix: str = "") -> ParsedResponse:
+def parse_response(text: str, prefix: str = "", segments: Sequence[SegmentSpec] = THINK_ANSWER) -> ParsedResponse:
     """Reads think and answer out of a response, however malformed, and names its fault.
 
     The answer is searched after the first ``</think>``, or in the whole text if there is none: the first closed answer
     element; if it is unclosed, the rest after its tag; if the response has no tag at all, the whole text; else None.
     A leading "Final Answer:" or "Answer:" is removed. Between ``<think>`` and the first ``</think>`` other tags are
-    plain text.
+    plain text. With other segments the last is the answer, and think runs from the first to the last but one.
 
     Args:
         text: The response without its end-of-turn token.
         prefix: What the chat template already wrote of the response, such as ``<think>``.
+        segments: What the model was trained to write.
 
     Returns:
         A ``ParsedResponse``; any string is accepted.
@@ -73,32 +72,39 @@ def parse_response(text: str, prefix: str = "") -> ParsedResponse:
         ParsedResponse(think='two dogs', answer='B', malformed=None)
     """
     whole = prefix + text
-    spans = inner_spans(whole)
+    spans = inner_spans(whole, segments)
     think = whole[slice(*spans["think"])].strip() if "think" in spans else None
     if "answer" in spans:
         answer: str | None = _without_lead(whole[slice(*spans["answer"])])
     else:
-        answer = None if any(tag in whole for tag in _TAGS) else _without_lead(whole)
-    return ParsedResponse(think, answer, _malformed_kind(whole))
+        answer = None if any(tag in whole for tag in tags_of(segments)) else _without_lead(whole)
+    return ParsedResponse(think, answer, _malformed_kind(whole, segments))
 
 
-def inner_spans(text: str) -> dict[str, tuple[int, int]]:
+def inner_spans(text: str, segments: Sequence[SegmentSpec] = THINK_ANSWER) -> dict[str, tuple[int, int]]:
     """Characters inside the tags, as ``{"think": (start, end), "answer": (start, end)}``; absent ones are left out.
 
     The same elements as ``parse_response`` reads, so that lengths are counted on what is scored.
     """
     spans = {}
-    closing = text.find(_TAGS[1])
-    answer = text.find(_ANSWER.open, closing + len(_TAGS[1]) if closing >= 0 else 0)
-    opening = text.find(_THINK.open)
-    if opening >= 0:
-        start = opening + len(_THINK.open)
-        close = text.find(_TAGS[1], start)
+    *trace, last = segments
+    think_open, think_close = (trace[0].open, str(trace[-1].close)) if trace else (None, None)
+    closing = text.find(think_close) if think_close else -1
+    answer = text.find(last.open, closing + len(think_close or "") if closing >= 0 else 0)
+    opening = text.find(think_open) if think_open else -1
+    if think_open and think_close and opening >= 0:
+        start = opening + len(think_open)
+        close = text.find(think_close, start)
         spans["think"] = (start, _first_of(close, answer if answer >= start else -1, len(text)))
     if answer >= 0:
-        start = answer + len(_ANSWER.open)
-        spans["answer"] = (start, _first_of(text.find(_TAGS[3], start), len(text)))
+        start = answer + len(last.open)
+        spans["answer"] = (start, _first_of(text.find(last.close, start) if last.close else -1, len(text)))
     return spans
+
+
+def tags_of(segments: Sequence[SegmentSpec]) -> tuple[str, ...]:
+    """All opening and closing tags."""
+    return tuple(tag for spec in segments for tag in (spec.open, spec.close) if tag is not None)
 
 
 def answers_match(prediction: str | None, reference: str, *, kind: str, choices: Sequence[str] | None = None) -> bool:
@@ -208,23 +214,26 @@ def _letter_index(letter: str) -> int:
     return ord(letter.upper()) - ord("A")
 
 
-def _malformed_kind(text: str) -> str | None:
-    fault = scan_segments(text, THINK_ANSWER).fault
-    kind = fault.kind if fault is not None else None
+def _malformed_kind(text: str, segments: Sequence[SegmentSpec]) -> str | None:
+    scan = scan_segments(text, segments)
+    kind = scan.fault.kind if scan.fault is not None else None
     if kind not in (None, "duplicate", "order"):
-        return kind
-    spans = inner_spans(text)
+        sort, _, name = kind.partition("-")
+        return f"{sort}-{'answer' if name == segments[-1].name else 'think'}"
+    spans = inner_spans(text, segments)
     if "answer" in spans and not _without_lead(text[slice(*spans["answer"])]):
         return "empty-answer"
-    return "duplicate" if kind == "duplicate" or _repeats_a_tag(text) else kind
+    return "duplicate" if kind == "duplicate" or _repeats_a_tag(text, scan, segments) else kind
 
 
-def _repeats_a_tag(text: str) -> bool:
-    """A second tag of a sort outside the first closed think, such as a stray ``</answer>`` or a nested ``<answer>``."""
-    start = text.find(_THINK.open)
-    end = text.find(_TAGS[1], start)
-    outside = text[:start] + text[end + len(_TAGS[1]) :]
-    return any(outside.count(tag) > (tag in _TAGS[2:]) for tag in _TAGS)
+def _repeats_a_tag(text: str, scan: SegmentScan, segments: Sequence[SegmentSpec]) -> bool:
+    """A tag outside the first closed trace that is not the answer's, such as a stray ``</answer>`` or a nested one."""
+    last, outside, at = segments[-1], "", 0
+    for found in scan.segments:
+        if found.name != last.name:
+            outside, at = outside + text[at : found.start], found.end
+    outside += text[at:]
+    return any(outside.count(tag) > (spec is last) for spec in segments for tag in tags_of([spec]))
 
 
 def _without_lead(text: str) -> str:

@@ -10,21 +10,23 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from itertools import islice
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
+from balanced_thinking.core.segments import THINK_ANSWER, SegmentSpec, as_setting, parse_segments
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.prompts import build_prompt
 from balanced_thinking.data.rowcheck import image_size
 from balanced_thinking.errors import EvaluationError
 from balanced_thinking.evaluation.answers import answers_match, check_reference, parse_response
 from balanced_thinking.evaluation.generation import Generator, Prompt, Response
+from balanced_thinking.evaluation.ledger import Ledger
 from balanced_thinking.evaluation.metrics import mean_scores, summarise
 from balanced_thinking.evaluation.question import Question, Rule
-from balanced_thinking.runinfo import content_hash, read_jsonl, write_json, write_text
+from balanced_thinking.runinfo import content_hash, write_json
 
 BACKENDS = ("transformers", "vllm")
 _GREY = (128, 128, 128)
@@ -58,6 +60,7 @@ def evaluate(
     progress: bool = True,
     expects_think: bool | None = None,
     reading: Mapping[str, Any] | None = None,
+    segments: Sequence[SegmentSpec] | None = None,
 ) -> dict[str, Any]:
     """Answers every question greedily, scores the answers, and returns the metrics of the whole.
 
@@ -76,7 +79,8 @@ def evaluate(
         seed: Written into the row; greedy answers do not depend on it.
         progress: Show a bar with the running accuracy.
         expects_think: False for arms whose format has no think, whose malformed and think_tokens are then None.
-        reading: For a data file, options of ``load_examples`` such as ``columns`` and ``image_root``.
+        reading: For a data file, options of ``load_examples`` (``columns``, ``image_root``, ..).
+        segments: What the model was trained to write; None: what its run folder says, else think and answer.
 
     Returns:
         model, benchmark, seed, the fields of ``metrics.summarise``, sources (the same by source), stages.
@@ -86,21 +90,19 @@ def evaluate(
         DataError, CheckpointError: data file or model folder cannot be read.
     """
     _check(backend, limit=limit, max_new_tokens=max_new_tokens, batch_size=batch_size)
-    target = find_benchmark(benchmark, limit=limit, reading=reading)
-    cap = max_new_tokens if max_new_tokens is not None else target.max_new_tokens
-    how = {"limit": limit, "max_new_tokens": cap, "blank_images": blank_images, "system_prompt": system_prompt}
-    config = _identity(model, target) | how | {"backend": backend}
+    segments = tuple(segments or trained_segments(model))
+    target = find_benchmark(benchmark, limit=limit, reading={"segments": segments, **(reading or {})})
+    cap = max_new_tokens or target.max_new_tokens
+    how = {"max_new_tokens": cap, "blank_images": blank_images, "system_prompt": system_prompt, "backend": backend}
+    config = _identity(model, target, segments) | how | {"limit": limit}
     with _shown(target, progress) as (advance, say):
         ledger = Ledger(Path(output_dir), target.name, config, say)
-        open_questions = [i for i in range(len(target.questions)) if i not in ledger.rows]
         advance([ledger.rows[i] for i in sorted(ledger.rows)])
-        if open_questions:
-            questions = [(i, target.questions[i]) for i in open_questions]
+        if questions := [(i, asked) for i, asked in enumerate(target.questions) if i not in ledger.rows]:
             prompts = [_prompt(asked.example, blank_images, system_prompt) for _, asked in questions]
-            generator = _generator(model, backend, cap=cap, batch_size=batch_size, say=say)
+            generator = _generator(model, backend, cap=cap, batch_size=batch_size, say=say, segments=segments)
             _answer(generator, questions, prompts, target.rules, ledger, advance)
-    whole = _measured(ledger, len(target.questions), expects_think=expects_think is not False)
-    row = {"model": _label(model), "benchmark": target.name, "seed": seed} | whole
+    row = {"model": _label(model), "benchmark": target.name, "seed": seed} | _measured(ledger, target, expects_think)
     write_json(Path(output_dir) / "metrics" / f"{target.name}.json", row)
     return row
 
@@ -132,6 +134,15 @@ def find_benchmark(
     return Target(asked.name, asked.max_new_tokens, questions, asked.rules)
 
 
+def trained_segments(model: Model) -> tuple[SegmentSpec, ...]:
+    """What a run folder's model was trained to write, by its ``run.json``; else think and answer."""
+    try:
+        told = json.loads((Path(model) / "run.json").read_text(encoding="utf-8"))  # type: ignore[arg-type]
+        return parse_segments(told["config"].get("scale_segments"))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return THINK_ANSWER
+
+
 def model_identity(model: Model) -> str:
     """What tells one model from another: the weights' fingerprint, or a hub id.
 
@@ -158,75 +169,21 @@ def model_identity(model: Model) -> str:
     return f"weights {digest.hexdigest()[:16]}"
 
 
-class Ledger:
-    """Predictions on disk: finished questions by index, the settings they belong to, and what they have cost.
-
-    Raises:
-        EvaluationError: the files belong to an evaluation with other settings, or one of the two is missing.
-    """
-
-    def __init__(self, output_dir: Path, name: str, config: dict[str, Any], say: Callable[[str], None]) -> None:
-        self.path = output_dir / "predictions" / f"{name}.jsonl"
-        self.meta_path = output_dir / "predictions" / f"{name}.meta.json"
-        self.config = config
-        self.spent: dict[str, float] = {"seconds": 0.0, "cpu_seconds": 0.0, "prompt_tokens": 0, "new_tokens": 0}
-        self.rows: dict[int, dict[str, Any]] = {}
-        if self.path.exists():
-            self._resume(say)
-        else:
-            self._write_meta(complete=False)
-
-    def add(self, rows: Sequence[dict[str, Any]], cost: dict[str, float]) -> None:
-        """Appends finished questions, flushed to the system, and counts their cost."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write("".join(_line(row) for row in rows))
-        self.rows.update({row["index"]: row for row in rows})
-        self.spent = {key: value + cost.get(key, 0) for key, value in self.spent.items()}
-        self._write_meta(complete=False)
-
-    def finish(self, count: int) -> list[dict[str, Any]]:
-        """All rows in question order; the file is put into that order too."""
-        assert sorted(self.rows) == list(range(count)), "a question was left unanswered"
-        ordered = [self.rows[i] for i in range(count)]
-        write_text(self.path, "".join(map(_line, ordered)))
-        self._write_meta(complete=True)
-        return ordered
-
-    def stage(self) -> dict[str, Any]:
-        """The evaluation as a stage of ``results.jsonl``."""
-        times = {key: round(self.spent[key], 3) for key in ("seconds", "cpu_seconds")}
-        return {"name": "evaluate", **times, "steps": None, "tokens": int(self.spent["new_tokens"])}
-
-    def _resume(self, say: Callable[[str], None]) -> None:
-        try:
-            meta = json.loads(self.meta_path.read_text(encoding="utf-8"))
-            before, self.spent = meta["config"], meta["spent"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise EvaluationError(
-                f"{self.meta_path} is missing or cannot be read; delete {self.path.name} beside it to evaluate anew"
-            ) from error
-        for name, value in self.config.items():
-            if before.get(name) != value:
-                raise EvaluationError(
-                    f"{self.path} was made with another {name} ({_short(before.get(name))}, now {_short(value)}); use "
-                    "another output_dir, or delete the file to evaluate anew"
-                )
-        rows = read_jsonl(self.path)
-        text = "".join(map(_line, rows))
-        if (found := self.path.read_bytes()) != text.encode():
-            write_text(self.path, text)
-            if not text.encode().startswith(found):
-                say(f"{self.path}: the last line was torn off and is discarded; its question is asked again")
-        self.rows = {row["index"]: row for row in rows}
-
-    def _write_meta(self, *, complete: bool) -> None:
-        write_json(self.meta_path, {"config": self.config, "spent": self.spent, "complete": complete})
-
-
-def score(index: int, question: Question, *, response: Response, rules: Mapping[str, Rule]) -> dict[str, Any]:
+def score(
+    index: int,
+    question: Question,
+    *,
+    response: Response,
+    rules: Mapping[str, Rule],
+    segments: Sequence[SegmentSpec] = THINK_ANSWER,
+) -> dict[str, Any]:
     """One line of ``predictions/<benchmark>.jsonl``: question, reference, response, and what was made of it."""
-    parsed, example = parse_response(response.text, response.prefix), question.example
-    own = {"scores": {name: rule(parsed.answer, question) for name, rule in rules.items()}} if rules else {}
+    parsed, example = parse_response(response.text, response.prefix, segments), question.example
+    own: dict[str, Any] = {}
+    if rules:
+        own["scores"] = {name: rule(parsed.answer, question) for name, rule in rules.items()}
+    if example.context:
+        own["context"] = [[turn.role, turn.text] for turn in example.context]
     return own | {
         "index": index,
         "id": example.id,
@@ -269,27 +226,36 @@ def _answer(
     """Asks all prompts; rows reach the disk as each batch ends, with what it has cost."""
     before = _clock() | asdict(generator.stats)
     for batch in generator.batches(prompts):
-        rows = [score(*questions[at], response=response, rules=rules) for at, response in batch]
+        shared: dict[str, Any] = {"rules": rules, "segments": generator.segments}
+        rows = [score(*questions[at], response=response, **shared) for at, response in batch]
         now = _clock() | asdict(generator.stats)
         ledger.add(rows, {key: now[key] - before[key] for key in ledger.spent})
         advance(rows)
         before = now
 
 
-def _generator(model: Model, backend: str, *, cap: int, batch_size: int | None, say: Callable[[str], None]) -> Any:
+def _generator(
+    model: Model,
+    backend: str,
+    *,
+    cap: int,
+    batch_size: int | None,
+    say: Callable[[str], None],
+    segments: Sequence[SegmentSpec],
+) -> Any:
     if backend == "vllm":
         from balanced_thinking.evaluation.vllm_backend import VllmGenerator
 
         if isinstance(model, tuple):
             raise EvaluationError("backend 'vllm' loads the model itself; give a folder or hub id, not a loaded model")
-        return VllmGenerator(fspath(model), cap, batch_size)
+        return VllmGenerator(fspath(model), cap, batch_size, segments=segments)
     if isinstance(model, tuple):
         loaded, processor = model
     else:
         from balanced_thinking.models.modeling import load_model
 
         loaded, processor = load_model(fspath(model))
-    return Generator(loaded, processor, cap, batch_size=batch_size, notify=say)
+    return Generator(loaded, processor, cap, batch_size=batch_size, notify=say, segments=segments)
 
 
 def _prompt(example: Example, blank_images: bool, system_prompt: str | None) -> Prompt:
@@ -333,9 +299,9 @@ def _shown(target: Target, progress: bool) -> Iterator[tuple[Callable[[list[dict
         yield advance, lambda line: console.print(line, markup=False, highlight=False)
 
 
-def _measured(ledger: Ledger, count: int, *, expects_think: bool) -> dict[str, Any]:
-    rows = ledger.finish(count)
-    rates = summarise(rows, expects_think=expects_think)
+def _measured(ledger: Ledger, target: Target, expects_think: bool | None) -> dict[str, Any]:
+    rows = ledger.finish(len(target.questions))
+    rates = summarise(rows, expects_think=expects_think is not False)
     return rates | {"sources": _by_source(rows), "stages": [ledger.stage()]}
 
 
@@ -349,10 +315,15 @@ def _by_source(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
     }
 
 
-def _identity(model: Model, target: Target) -> dict[str, str]:
+def _identity(model: Model, target: Target, segments: Sequence[SegmentSpec]) -> dict[str, Any]:
     told = [(asked.example, asked.also) for asked in target.questions]
-    questions = [[e.id, e.question, e.choices, e.answer, e.kind, len(e.images), *also] for e, also in told]
-    return {"model": model_identity(model), "benchmark": target.name, "questions": content_hash(questions)}
+    # What an example without context is called has not changed since there was none.
+    questions = [
+        [e.id, e.question, e.choices, e.answer, e.kind, len(e.images), *also, *map(astuple, e.context)]
+        for e, also in told
+    ]
+    own = {"segments": as_setting(segments)} if tuple(segments) != THINK_ANSWER else {}
+    return {"model": model_identity(model), "benchmark": target.name, "questions": content_hash(questions), **own}
 
 
 def _label(model: Model) -> str:
@@ -364,16 +335,6 @@ def _reference(image: Any) -> str | None:
     if isinstance(image, dict):
         image = image.get("path")
     return fspath(image) if isinstance(image, str | PathLike) else None
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _line(row: dict[str, Any]) -> str:
-    # Escaped to ASCII: a response may hold lone surrogates, which UTF-8 cannot write.
-    return json.dumps(row) + "\n"
 
 
 def _clock() -> dict[str, float]:

@@ -167,6 +167,8 @@ def export_lmms_eval(
         raise ConfigError(f"two benchmarks are called {min(doubled)}; export them into two folders")
     for target in targets:
         foreign = [name for name, rule in target.rules.items() if getattr(rules, name, None) is not rule]
+        if any(question.example.context for question in target.questions):
+            raise ConfigError(f"{target.name} asks within conversations, which the exported tasks cannot show")
         if foreign:
             raise ConfigError(
                 f"the score {foreign[0]} of {target.name} cannot be exported; move it to evaluation/rules.py"

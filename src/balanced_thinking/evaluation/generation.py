@@ -19,14 +19,14 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
+from balanced_thinking.core.segments import THINK_ANSWER, SegmentSpec
 from balanced_thinking.data.rowcheck import image_size, open_image
 from balanced_thinking.data.templates import adds_special_tokens, end_of_turn_ids, render_prompt, tokenizer_of
 from balanced_thinking.errors import EvaluationError
-from balanced_thinking.evaluation.answers import inner_spans
+from balanced_thinking.evaluation.answers import inner_spans, tags_of
 from balanced_thinking.evaluation.decoding import decode, until_end
 from balanced_thinking.models.devices import autocast
 
-TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 # Batches among which prompts are sorted by length: enough to save padding, few enough to show results as they come.
 _WINDOW = 16
 _LARGEST_BATCH = 256
@@ -84,6 +84,7 @@ class Generator:
         batch_size: Prompts at once; None chooses by the model's size. Halved when memory runs out, and stays so.
         bf16: Autocast to bf16; None: where ``models.devices`` finds that it pays.
         notify: Called with one line when a batch is lost to memory.
+        segments: What the model was trained to write.
     """
 
     model: Any
@@ -93,6 +94,7 @@ class Generator:
     bf16: bool | None = None
     notify: Callable[[str], None] = print
     stats: GenerationStats = field(default_factory=GenerationStats)
+    segments: Sequence[SegmentSpec] = THINK_ANSWER
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
@@ -155,8 +157,9 @@ class Generator:
         rows = self._generate(inputs)
         self.stats.prompt_tokens += int(inputs["attention_mask"].sum())
         self.stats.new_tokens += sum(len(ids) for ids, _ in rows)
-        prefixes = [prefilled(self.processor, p.messages, text) for p, text in zip(prompts, texts, strict=True)]
-        read = ResponseReader(self.processor)
+        told = zip(prompts, texts, strict=True)
+        prefixes = [prefilled(self.processor, p.messages, text, self.segments) for p, text in told]
+        read = ResponseReader(self.processor, self.segments)
         return [read(*row, prefix=prefix) for row, prefix in zip(rows, prefixes, strict=True)]
 
     def _encode(self, prompts: list[Prompt], texts: list[str]) -> Any:
@@ -225,13 +228,16 @@ def is_out_of_memory(error: BaseException) -> bool:
     return any(sign in text for sign in ("out of memory", "not enough memory", "can't allocate memory"))
 
 
-def prefilled(processor: Any, messages: list[dict[str, Any]], prompt: str) -> str:
+def prefilled(
+    processor: Any, messages: list[dict[str, Any]], prompt: str, segments: Sequence[SegmentSpec] = THINK_ANSWER
+) -> str:
     """What the generation prompt writes of the response itself, from its first tag on (``<think>``), else ""."""
-    if not any(tag in prompt for tag in TAGS):
+    tags = tags_of(segments)
+    if not any(tag in prompt for tag in tags):
         return ""
     asked = render_prompt(processor, messages, generate=False)
     added = prompt[len(asked) :] if prompt.startswith(asked) else ""
-    starts = [added.find(tag) for tag in TAGS if tag in added]
+    starts = [added.find(tag) for tag in tags if tag in added]
     return added[min(starts) :] if starts else ""
 
 
@@ -241,10 +247,11 @@ class ResponseReader:
     Special tokens are hidden, but not the tags, which some tokenizers hold as special tokens.
     """
 
-    def __init__(self, processor: Any) -> None:
+    def __init__(self, processor: Any, segments: Sequence[SegmentSpec] = THINK_ANSWER) -> None:
+        self.segments = segments
         self.tokenizer = tokenizer_of(processor)
         special = {token for token, content in self.tokenizer.added_tokens_decoder.items() if content.special}
-        tags = {self.tokenizer.convert_tokens_to_ids(tag) for tag in TAGS}
+        tags = {self.tokenizer.convert_tokens_to_ids(tag) for tag in tags_of(segments)}
         self._hidden = (special | set(self.tokenizer.all_special_ids)) - tags
 
     def __call__(self, token_ids: list[int], truncated: bool, *, prefix: str = "") -> Response:
@@ -256,7 +263,7 @@ class ResponseReader:
 
         text = decode(len(shown))
         lengths: dict[str, int] = {}
-        for name, (start, end) in inner_spans(prefix + text).items():
+        for name, (start, end) in inner_spans(prefix + text, self.segments).items():
             first, last = (_tokens_before(decode, text, at - len(prefix), len(shown)) for at in (start, end))
             lengths[name] = last - first
         return Response(text, token_ids, truncated, lengths.get("think"), lengths.get("answer"), prefix)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from balanced_thinking.core.segments import THINK_ANSWER, SegmentSpec
 from balanced_thinking.data.rowcheck import open_image
 from balanced_thinking.data.templates import end_of_turn_ids, render_prompt, tokenizer_of
 from balanced_thinking.errors import EvaluationError
@@ -27,6 +28,7 @@ class VllmGenerator:
     batch_size: int | None = None
     backend_options: dict[str, Any] = field(default_factory=dict)
     stats: GenerationStats = field(default_factory=GenerationStats)
+    segments: Sequence[SegmentSpec] = THINK_ANSWER
 
     def batches(self, prompts: Sequence[Prompt]) -> Iterator[list[tuple[int, Response]]]:
         """As ``Generator.batches``, in order; vLLM batches by itself within chunks of ``batch_size``."""
@@ -35,7 +37,9 @@ class VllmGenerator:
 
         processor = AutoProcessor.from_pretrained(self.model)
         most = max((len(prompt.images) for prompt in prompts), default=0)
-        limits = {"limit_mm_per_prompt": {"image": most}} if most else {}
+        limits: dict[str, Any] = {"limit_mm_per_prompt": {"image": most}} if most else {}
+        if getattr(getattr(processor, "image_processor", None), "do_pan_and_scan", None):
+            limits["mm_processor_kwargs"] = {"do_pan_and_scan": True}  # see data.families.keep_saved_settings
         engine = vllm.LLM(model=self.model, **limits, **self.backend_options)
         try:
             stops = GenerationConfig.from_pretrained(self.model)
@@ -45,14 +49,15 @@ class VllmGenerator:
         sampling = vllm.SamplingParams(
             temperature=0.0, max_tokens=self.max_new_tokens, stop_token_ids=sorted(ends), skip_special_tokens=False
         )
-        reader = ResponseReader(processor)
+        reader = ResponseReader(processor, self.segments)
         self.stats.batch_size = self.batch_size or 512
         for first in range(0, len(prompts), self.stats.batch_size):
             chunk = prompts[first : first + self.stats.batch_size]
             texts = [render_prompt(processor, prompt.messages) for prompt in chunk]
             requests = [_request(prompt, text) for prompt, text in zip(chunk, texts, strict=True)]
             outputs = engine.generate(requests, sampling)
-            prefixes = [prefilled(processor, p.messages, text) for p, text in zip(chunk, texts, strict=True)]
+            told = zip(chunk, texts, strict=True)
+            prefixes = [prefilled(processor, p.messages, text, self.segments) for p, text in told]
             answered = [self._read(reader, *pair, ends) for pair in zip(outputs, prefixes, strict=True)]
             yield list(enumerate(answered, start=first))
 

@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from balanced_thinking.core.loss import token_weights, weighted_linear_cross_entropy
+from balanced_thinking.data.families import keep_saved_settings
 from balanced_thinking.errors import CheckpointError, ConfigError
 from balanced_thinking.models.devices import default_device
 
@@ -91,7 +92,9 @@ def load_processor(name: str | Path, **kwargs: Any) -> Any:
 
     check_name(name)
     with _one_line(name):
-        return AutoProcessor.from_pretrained(str(name), **kwargs)
+        processor = AutoProcessor.from_pretrained(str(name), **kwargs)
+    keep_saved_settings(processor)
+    return processor
 
 
 def check_name(name: str | Path) -> None:

@@ -7,10 +7,15 @@ import dataclasses
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from balanced_thinking.data.records import Example, is_held_out, load_examples, to_dataset
+from accelerate import PartialState
+
+from balanced_thinking.core.segments import THINK_ANSWER, SegmentSpec
+from balanced_thinking.data.formats.response import answer_alone
+from balanced_thinking.data.records import DatasetWriter, Example, is_held_out, load_examples, to_trl_row
 from balanced_thinking.errors import ConfigError, DataError
 from balanced_thinking.training.sft_config import decoded
 
@@ -36,6 +41,7 @@ class DataArguments:
         without_think: Train on ``<answer>..</answer>`` alone (the arm ``answer-only``).
         system_prompt: Put before every prompt; the same in training and evaluation.
         max_pixels: Larger pictures are shrunk to so many pixels (Qwen's families); kept in the model's processor.
+        pan_and_scan: Show wide and tall pictures in further crops (Gemma 3); kept in the model's processor.
     """
 
     dataset: list[str] = field(
@@ -58,6 +64,7 @@ class DataArguments:
     without_think: bool = field(default=False, metadata={"help": "Train on the answer alone."})
     system_prompt: str | None = field(default=None, metadata={"help": "System prompt of training and evaluation."})
     max_pixels: int | None = field(default=None, metadata={"help": "Shrink larger pictures to so many pixels."})
+    pan_and_scan: bool = field(default=False, metadata={"help": "Show wide pictures in further crops (Gemma 3)."})
 
     def __post_init__(self) -> None:
         self.dataset = [self.dataset] if isinstance(self.dataset, str) else list(self.dataset)
@@ -79,30 +86,105 @@ class DataArguments:
             raise ConfigError(f"limit must be at least 1, not {self.limit}")
 
 
-def load_data(data: DataArguments) -> tuple[Any, Any]:
-    """Training and evaluation data sets (the second may be None)."""
+def load_data(
+    data: DataArguments, segments: Sequence[SegmentSpec] = THINK_ANSWER, folder: Path | None = None
+) -> tuple[Any, Any]:
+    """Training and evaluation data sets (the second may be None).
+
+    Args:
+        data: Where they come from.
+        segments: What responses consist of.
+        folder: Where their rows are kept, each read and written once, by the first process of each machine; so data of
+            any size take little memory. None: in memory.
+
+    Raises:
+        ConfigError: no data set is named.
+        DataError: a data set is empty or broken.
+    """
     if not data.dataset:
         raise ConfigError("no data set given; name one with --dataset (a benchmark, a file or a folder)")
-    examples: list[Example] = []
+    if folder is None:
+        return _read(data, segments, None, None)
+    train, held_out = _files(folder)
+    with PartialState().local_main_process_first():
+        if not PartialState().is_local_main_process:
+            from datasets import Dataset
+
+            return Dataset.from_file(str(train)), Dataset.from_file(str(held_out)) if held_out.is_file() else None
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            remove_data(folder)
+        except OSError as error:
+            raise ConfigError(f"{folder} cannot be written ({error}); choose another output_dir") from error
+        return _read(data, segments, train, held_out)
+
+
+def remove_data(folder: Path) -> None:
+    """Remove what ``load_data`` keeps in ``folder``, each machine its own files and nothing else."""
+    if PartialState().is_local_main_process:
+        for file in _files(folder):
+            file.unlink(missing_ok=True)
+
+
+def _files(folder: Path) -> tuple[Path, Path]:
+    """(training, evaluation); machines may share the folder, and none may write into what another reads."""
+    state = PartialState()
+    machine = state.process_index - state.local_process_index
+    train, held_out = (folder / f".balanced-rows-{part}-{machine}.arrow" for part in ("train", "eval"))
+    return train, held_out
+
+
+def _read(data: DataArguments, segments: Sequence[SegmentSpec], *files: Path | None) -> tuple[Any, Any]:
+    kept, held_out = (DatasetWriter(file) for file in files)
+    on_both_sides = 0
+    for example in _mixture(data, segments):
+        out = is_held_out(example, data.eval_fraction) if data.eval_fraction else False
+        if out is None:
+            on_both_sides += 1
+        else:
+            (held_out if out else kept).add(_row(example, data, segments))
+    if on_both_sides:
+        logger.warning("%d examples show pictures of both parts and were left out of both", on_both_sides)
+    if data.eval_fraction and not (kept.count and held_out.count):
+        raise DataError(
+            f"eval_fraction {data.eval_fraction} leaves {kept.count} examples to train and {held_out.count} to "
+            "evaluate on",
+            remedy="change eval_fraction, or give eval_dataset",
+        )
+    if data.eval_dataset:
+        for example in read_examples(data.eval_dataset, data, split="val", segments=segments):
+            held_out.add(_row(example, data, segments))
+    return kept.finish(), held_out.finish() if held_out.count else None
+
+
+def _mixture(data: DataArguments, segments: Sequence[SegmentSpec]) -> Iterator[Example]:
     for name, fraction in zip(data.dataset, data.dataset_fractions or [1.0] * len(data.dataset), strict=True):
-        found = list(_spread(_limited(read_examples(name, data, split="train"), data.limit), fraction))
+        found = False
+        examples = read_examples(name, data, split="train", segments=segments)
+        for example in _spread(islice(examples, data.limit), fraction):
+            found = True
+            yield example
         if not found:
             remedy = "give a file with records" if fraction == 1 else f"or a larger fraction than {fraction}"
             raise DataError("the data set holds no example", file=name, remedy=remedy)
-        examples += found
-    held_out: Sequence[Example] = []
-    if data.eval_dataset:
-        held_out = list(read_examples(data.eval_dataset, data, split="val"))
-    elif data.eval_fraction:
-        examples, held_out = split_by_picture(examples, data.eval_fraction)
-    return _dataset(examples, data), _dataset(held_out, data) if held_out else None
 
 
-def read_examples(name: str, data: DataArguments, *, split: str) -> Iterator[Example]:
+def _row(example: Example, data: DataArguments, segments: Sequence[SegmentSpec]) -> dict[str, Any]:
+    if data.without_think:
+        alone = None if tuple(segments) == THINK_ANSWER else answer_alone(example.answer, segments)
+        example = dataclasses.replace(example, think=None, response=alone)
+    return to_trl_row(example, system_prompt=data.system_prompt)
+
+
+def read_examples(
+    name: str, data: DataArguments, *, split: str, segments: Sequence[SegmentSpec] = THINK_ANSWER
+) -> Iterator[Example]:
     """Examples of a benchmark's split, or of a file or folder."""
     from balanced_thinking.evaluation.benchmarks import BENCHMARKS
 
     if name in BENCHMARKS and not Path(name).exists():
+        if tuple(segments) != THINK_ANSWER and not data.without_think:
+            raise ConfigError(f"the responses of {name} are think and answer; leave scale_segments out")
         return iter(BENCHMARKS[name].load(split))
     return load_examples(
         name,
@@ -112,41 +194,8 @@ def read_examples(name: str, data: DataArguments, *, split: str) -> Iterator[Exa
         on_missing="train" if data.without_think else data.on_missing,
         columns=data.columns,  # type: ignore[arg-type]
         allow_outside=data.allow_outside,
+        segments=segments,
     )
-
-
-def split_by_picture(examples: Sequence[Example], fraction: float) -> tuple[list[Example], list[Example]]:
-    """(kept, held out): about ``fraction`` of the pictures go to the second, with all questions about them alone.
-
-    The choice depends on the picture alone, so it stays the same when examples are added or reordered.
-    """
-    sides = [is_held_out(example, fraction) for example in examples]
-    parts = tuple([e for e, side in zip(examples, sides, strict=True) if side is wanted] for wanted in (False, True))
-    if None in sides:
-        logger.warning("%d examples show pictures of both parts and were left out of both", sides.count(None))
-    if not parts[0] or not parts[1]:
-        raise DataError(
-            f"eval_fraction {fraction} leaves {len(parts[0])} examples to train and {len(parts[1])} to evaluate on",
-            remedy="change eval_fraction, or give eval_dataset",
-        )
-    return parts[0], parts[1]
-
-
-def _dataset(examples: Sequence[Example], data: DataArguments) -> Any:
-    if data.without_think:
-        examples = [dataclasses.replace(example, think=None) for example in examples]
-    dataset = to_dataset(examples)
-    if data.system_prompt:
-        system = {"role": "system", "content": [{"type": "text", "text": data.system_prompt}]}
-        dataset = dataset.map(lambda row: {"prompt": [system, *row["prompt"]]})
-    return dataset
-
-
-def _limited(examples: Iterable[Example], limit: int | None) -> Iterator[Example]:
-    for number, example in enumerate(examples):
-        if limit is not None and number >= limit:
-            return
-        yield example
 
 
 def _spread(examples: Iterable[Example], fraction: float) -> Iterator[Example]:

@@ -15,16 +15,17 @@ What it leaves out: the run folder and the command (``training.run``), how compl
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
-from balanced_thinking.core.segments import THINK_ANSWER
+from balanced_thinking.core.segments import THINK_ANSWER, SegmentSpec, parse_segments
 from balanced_thinking.data.templates import prefilled, render_prompt, tokenizer_of
 from balanced_thinking.errors import CheckpointError, ConfigError
+from balanced_thinking.evaluation.answers import tags_of
 from balanced_thinking.models.checkpoints import StrictResume
 from balanced_thinking.models.devices import choose_device
 from balanced_thinking.models.modeling import freeze_vision_tower
@@ -55,6 +56,7 @@ class GRPOArguments:
         reward_funcs: ``accuracy``, ``format``, ``hard``, ``soft_overlong`` or ``package.module.function``.
         overlong_cache: Tokens before ``max_completion_length`` from which ``soft_overlong`` punishes; 0: a fifth of it.
         freeze_vision_tower: Leave the image encoder as it is.
+        scale_segments: What a completion consists of, as for SFT; unset: what the model was trained to write.
         rollouts: ``auto``: our own where they can serve the run (``training.rollouts``), else TRL's; ``trl``: TRL's.
     """
 
@@ -68,11 +70,16 @@ class GRPOArguments:
     )
     overlong_cache: int = field(default=0, metadata={"help": "Tokens over which soft_overlong grows; 0: a fifth."})
     freeze_vision_tower: bool = field(default=False, metadata={"help": "Leave the image encoder as it is."})
+    scale_segments: list[Any] | str | None = field(
+        default=None, metadata={"help": "What a completion consists of; unset: what the model was trained to write."}
+    )
     rollouts: str = field(default="auto", metadata={"help": "auto: our own where they serve, else TRL's; trl: TRL's."})
 
     def __post_init__(self) -> None:
         preset_fields(self.grpo_preset)
         self.reward_funcs = [self.reward_funcs] if isinstance(self.reward_funcs, str) else list(self.reward_funcs)
+        if self.scale_segments is not None:
+            parse_segments(self.scale_segments)
         if self.rollouts not in ("auto", "trl"):
             raise ConfigError(f"rollouts must be auto or trl, not {self.rollouts!r}")
         if self.overlong_cache < 0:
@@ -146,9 +153,16 @@ class StrictGRPOTrainer(StrictResume, GRPOTrainer):
 
     _tag_names: ClassVar[list[str]] = ["trl", "grpo", "balanced-thinking"]
 
-    def __init__(self, *args: Any, tower_frozen: bool = False, rollouts: str = "auto", **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        tower_frozen: bool = False,
+        rollouts: str = "auto",
+        segments: Sequence[SegmentSpec] = THINK_ANSWER,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
-        refuse_hidden_tags(self.processing_class)
+        refuse_hidden_tags(self.processing_class, segments)
         if tower_frozen:
             base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
             freeze_vision_tower(base)
@@ -186,14 +200,14 @@ class SpreadWarning(TrainerCallback):
                 print(f"warning: step {state.global_step}: {share:.0%} {text}", file=sys.stderr, flush=True)
 
 
-def refuse_hidden_tags(processor: Any) -> None:
+def refuse_hidden_tags(processor: Any, segments: Sequence[SegmentSpec] = THINK_ANSWER) -> None:
     """Rewards read decoded text without special tokens, so the tags must not be special tokens.
 
     Raises:
         ConfigError: one is.
     """
     tokenizer = tokenizer_of(processor)
-    tags = [tag for spec in THINK_ANSWER for tag in (spec.open, spec.close) if tag]
+    tags = tags_of(segments)
     ids = {tag: tokenizer(tag, add_special_tokens=False)["input_ids"] for tag in tags}
     hidden = [tag for tag in tags if tag not in tokenizer.decode(ids[tag], skip_special_tokens=True)]
     if hidden:
@@ -202,6 +216,8 @@ def refuse_hidden_tags(processor: Any) -> None:
         )
 
 
-def prefilled_tag(processor: Any, prompt: list[dict[str, Any]], **template: Any) -> str:
+def prefilled_tag(
+    processor: Any, prompt: list[dict[str, Any]], segments: Sequence[SegmentSpec] = THINK_ANSWER, **template: Any
+) -> str:
     """What the chat template already writes of the response, such as ``<think>``, or ""; ``template``: its options."""
-    return prefilled(render_prompt(processor, prompt, **template), THINK_ANSWER)
+    return prefilled(render_prompt(processor, prompt, **template), segments)

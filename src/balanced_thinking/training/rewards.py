@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from balanced_thinking.core.segments import THINK_ANSWER, SegmentSpec
 from balanced_thinking.errors import ConfigError
 from balanced_thinking.evaluation.answers import answers_match, parse_response
 
@@ -30,6 +31,7 @@ def accuracy_reward(
     kind: Sequence[str],
     choices: Sequence[Sequence[str] | None] | None = None,
     prefix: str = "",
+    segments: Sequence[SegmentSpec] = THINK_ANSWER,
     **columns: Any,
 ) -> list[float | None]:
     """``1 if answers_match(parse_response(completion).answer, answer) else 0``, whatever the form.
@@ -40,6 +42,7 @@ def accuracy_reward(
         kind: ``choice``, ``number`` or ``text`` for each row.
         choices: Texts of the choices of each row, or None.
         prefix: What the chat template already wrote of the completion, such as ``<think>``.
+        segments: What a completion consists of.
         **columns: Whatever else TRL hands over; not used.
 
     Raises:
@@ -50,27 +53,31 @@ def accuracy_reward(
     return [
         None
         if reference is None
-        else float(answers_match(_parsed(completion, prefix).answer, reference, kind=sort, choices=options))
+        else float(answers_match(_parsed(completion, prefix, segments).answer, reference, kind=sort, choices=options))
         for completion, reference, sort, options in rows
     ]
 
 
-def format_reward(completions: Sequence[Any], prefix: str = "", **columns: Any) -> list[float]:
+def format_reward(
+    completions: Sequence[Any], prefix: str = "", segments: Sequence[SegmentSpec] = THINK_ANSWER, **columns: Any
+) -> list[float]:
     """``1 if parse_response(completion).malformed is None else 0``: one think block, then one answer block.
 
     Line breaks inside the blocks are fine; a repeated block, an empty answer or an unclosed tag earns nothing.
     ``prefix`` is what the chat template already wrote of the completion.
     """
-    return [float(_parsed(completion, prefix).malformed is None) for completion in completions]
+    return [float(_parsed(completion, prefix, segments).malformed is None) for completion in completions]
 
 
-def hard_reward(completions: Sequence[Any], prefix: str = "", **columns: Any) -> list[float | None]:
+def hard_reward(
+    completions: Sequence[Any], prefix: str = "", segments: Sequence[SegmentSpec] = THINK_ANSWER, **columns: Any
+) -> list[float | None]:
     """``accuracy_reward * format_reward``; columns as for ``accuracy_reward``.
 
     Source: Vision-R1, Huang et al. 2025, arXiv:2503.06749 ("hard formatting result reward").
     """
-    right = accuracy_reward(completions, prefix=prefix, **columns)
-    formed = format_reward(completions, prefix=prefix)
+    right = accuracy_reward(completions, prefix=prefix, segments=segments, **columns)
+    formed = format_reward(completions, prefix=prefix, segments=segments)
     return [None if one is None else one * other for one, other in zip(right, formed, strict=True)]
 
 
@@ -115,7 +122,12 @@ class AsyncCheckedReward(CheckedReward):
 
 
 def load_rewards(
-    names: Sequence[str], *, prefix: str = "", max_completion_length: int | None = None, overlong_cache: int = 0
+    names: Sequence[str],
+    *,
+    prefix: str = "",
+    max_completion_length: int | None = None,
+    overlong_cache: int = 0,
+    segments: Sequence[SegmentSpec] = THINK_ANSWER,
 ) -> list[CheckedReward]:
     """The rewards of these names, each of which checks what it returns.
 
@@ -124,6 +136,7 @@ def load_rewards(
         prefix: What the chat template pre-fills of a completion; handed to our own rewards.
         max_completion_length: Cap of ``soft_overlong``: at it the punishment is -1.
         overlong_cache: Tokens before the cap from which ``soft_overlong`` grows; 0 takes a fifth of the cap.
+        segments: What a completion consists of; handed to our own rewards.
 
     Raises:
         ConfigError: no names, one twice, or one that cannot be found.
@@ -135,7 +148,7 @@ def load_rewards(
     rewards = []
     for name in names:
         if name in OWN:
-            rewards.append(CheckedReward(name, OWN[name], prefix=prefix))
+            rewards.append(CheckedReward(name, OWN[name], prefix=prefix, segments=segments))
         elif name == OVERLONG:
             rewards.append(CheckedReward(name, _overlong(max_completion_length, overlong_cache)))
         else:
@@ -146,7 +159,9 @@ def load_rewards(
     return rewards
 
 
-def try_rewards(rewards: Sequence[CheckedReward], row: Mapping[str, Any]) -> None:
+def try_rewards(
+    rewards: Sequence[CheckedReward], row: Mapping[str, Any], segments: Sequence[SegmentSpec] = THINK_ANSWER
+) -> None:
     """Run each reward on two canned completions of a data row: a right one in good form, and one without any tag.
 
     Raises:
@@ -154,7 +169,9 @@ def try_rewards(rewards: Sequence[CheckedReward], row: Mapping[str, Any]) -> Non
     """
     from transformers import TrainerState
 
-    texts = (f"<think>first look,\nthen think</think><answer>{row.get('answer')}</answer>", "no tag at all")
+    *trace, last = segments
+    thought = "".join(f"{spec.open}first look,\nthen think{spec.close}" for spec in trace)
+    texts = (f"{thought}{last.open}{row.get('answer')}{last.close or ''}", "no tag at all")
     columns = {name: [value, value] for name, value in row.items() if name not in ("prompt", "completion")}
     for reward in rewards:
         arguments: dict[str, Any] = {
@@ -182,8 +199,9 @@ def try_rewards(rewards: Sequence[CheckedReward], row: Mapping[str, Any]) -> Non
             ) from error
 
 
-def _parsed(completion: Any, prefix: str) -> Any:
-    return parse_response(completion if isinstance(completion, str) else completion[-1]["content"], prefix)
+def _parsed(completion: Any, prefix: str, segments: Sequence[SegmentSpec]) -> Any:
+    text = completion if isinstance(completion, str) else completion[-1]["content"]
+    return parse_response(text, prefix, segments)
 
 
 def _overlong(cap: int | None, cache: int) -> Reward:

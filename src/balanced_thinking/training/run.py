@@ -15,14 +15,16 @@ from typing import Any
 from transformers import PrinterCallback
 from trl import ModelConfig, get_peft_config, get_quantization_config
 
-from balanced_thinking.data.families import limit_pixels
+from balanced_thinking.core.segments import SegmentSpec, as_setting, parse_segments
+from balanced_thinking.data.families import cut_into_crops, limit_pixels
 from balanced_thinking.errors import CheckpointError, ConfigError, DataError
+from balanced_thinking.evaluation.evaluate import trained_segments
 from balanced_thinking.models.checkpoints import last_checkpoint
 from balanced_thinking.models.modeling import load_processor
 from balanced_thinking.runinfo import build_once, content_hash, run_info, write_json
 from balanced_thinking.training.callbacks import CLOCK_FILE, Clock, Console, MetricsFile
 from balanced_thinking.training.card import write_card
-from balanced_thinking.training.dataset import DataArguments, load_data
+from balanced_thinking.training.dataset import DataArguments, load_data, remove_data
 from balanced_thinking.training.grpo import GRPOArguments, StrictGRPOConfig, StrictGRPOTrainer, prefilled_tag
 from balanced_thinking.training.rewards import load_rewards, try_rewards
 from balanced_thinking.training.sft import ScaleSFTTrainer
@@ -54,7 +56,8 @@ def run_sft(data: DataArguments, config: ScaleSFTConfig, model: ModelConfig) -> 
         config,
         model,
         {"method": "sft"},
-        lambda train, held_out: make_trainer(train, held_out, config, model, max_pixels=data.max_pixels),
+        config.segments,
+        lambda train, held_out: make_trainer(train, held_out, config, model, data=data),
     )
 
 
@@ -70,6 +73,9 @@ def run_grpo(data: DataArguments, grpo: GRPOArguments, config: StrictGRPOConfig,
     """
     if data.on_missing == "error":  # prompts and answers are enough
         data = dataclasses.replace(data, on_missing="train")
+    asked = grpo.scale_segments
+    segments = trained_segments(str(model.model_name_or_path)) if asked is None else parse_segments(asked)
+    grpo = dataclasses.replace(grpo, scale_segments=as_setting(segments))
     if config.sync_ref_model:
         warning = "sync_ref_model moves the reference model, which no checkpoint holds: a stopped run must start anew"
         print(f"warning: {warning}", file=sys.stderr)
@@ -79,19 +85,39 @@ def run_grpo(data: DataArguments, grpo: GRPOArguments, config: StrictGRPOConfig,
         config,
         model,
         extra,
-        lambda train, held_out: make_grpo_trainer(train, held_out, grpo, config, model, max_pixels=data.max_pixels),
+        segments,
+        lambda train, held_out: make_grpo_trainer(train, held_out, grpo, config, model, data=data),
     )
 
 
-def _run(data: DataArguments, config: Any, model: ModelConfig, extra: dict[str, Any], make: Any) -> Path:
+def _run(
+    data: DataArguments,
+    config: Any,
+    model: ModelConfig,
+    extra: dict[str, Any],
+    segments: tuple[SegmentSpec, ...],
+    make: Any,
+) -> Path:
     """The life of a run folder: known or new, trained, saved, described."""
     folder = Path(config.output_dir)
     settings = _settings(data, config, model, extra)
     known = _known_run(folder, settings)
     if known.get("finished"):
+        remove_data(folder)  # of an attempt that was killed behind its last line
         print(f"{folder} holds this run already, finished; nothing to do")
         return folder
-    train, evaluation = load_data(data)
+    try:
+        done = _trained(data, config, segments, settings, make)
+    finally:
+        remove_data(folder)
+    return done
+
+
+def _trained(
+    data: DataArguments, config: Any, segments: tuple[SegmentSpec, ...], settings: dict[str, Any], make: Any
+) -> Path:
+    folder = Path(config.output_dir)
+    train, evaluation = load_data(data, segments, folder)
     try:
         trainer = make(train, evaluation)
     except DataError as error:
@@ -113,7 +139,7 @@ def _run(data: DataArguments, config: Any, model: ModelConfig, extra: dict[str, 
 
 
 def make_trainer(
-    train: Any, evaluation: Any, config: ScaleSFTConfig, model: ModelConfig, *, max_pixels: int | None = None
+    train: Any, evaluation: Any, config: ScaleSFTConfig, model: ModelConfig, *, data: DataArguments
 ) -> ScaleSFTTrainer:
     """The trainer of a run folder, with our files and bar instead of transformers' printed dictionaries."""
     folder = Path(config.output_dir)
@@ -125,7 +151,7 @@ def make_trainer(
         config,
         train_dataset=train,
         eval_dataset=evaluation,
-        processing_class=_processor(model.model_name_or_path, max_pixels, **options),
+        processing_class=_processor(model.model_name_or_path, data, **options),
         peft_config=get_peft_config(model),
         quantization_config=get_quantization_config(model),
         callbacks=[MetricsFile(folder), Clock(folder), Console(folder.name)],
@@ -141,7 +167,7 @@ def make_grpo_trainer(
     config: StrictGRPOConfig,
     model: ModelConfig,
     *,
-    max_pixels: int | None = None,
+    data: DataArguments,
 ) -> StrictGRPOTrainer:
     """As ``make_trainer`` for GRPO; the rewards are tried before the model loads."""
     folder = Path(config.output_dir)
@@ -151,14 +177,21 @@ def make_grpo_trainer(
     # GRPOTrainer pads prompts on the left and relies on the processor for it.
     sides = {"padding_side": "left", "truncation_side": "left"}
     options = {"revision": model.model_revision, "trust_remote_code": config.trust_remote_code, **sides}
-    processor = _processor(processor_source(name), max_pixels, **options)
+    processor = _processor(processor_source(name), data, **options)
+    if getattr(getattr(processor, "image_processor", None), "do_pan_and_scan", None):
+        raise ConfigError(
+            f"{name} sees pictures in crops (pan_and_scan), which TRL's GRPOTrainer cannot assign to their prompts; "
+            "start from a model trained without"
+        )
+    segments = parse_segments(grpo.scale_segments)
     rewards = load_rewards(
         grpo.reward_funcs,
-        prefix=prefilled_tag(processor, train[0]["prompt"], **(config.chat_template_kwargs or {})),
+        prefix=prefilled_tag(processor, train[0]["prompt"], segments, **(config.chat_template_kwargs or {})),
         max_completion_length=config.max_completion_length,
         overlong_cache=grpo.overlong_cache,
+        segments=segments,
     )
-    try_rewards(rewards, train[0])
+    try_rewards(rewards, train[0], segments)
     start = merged_start(name, folder)
     trainer = StrictGRPOTrainer(
         start,
@@ -166,6 +199,7 @@ def make_grpo_trainer(
         config,
         tower_frozen=grpo.freeze_vision_tower,
         rollouts=grpo.rollouts,
+        segments=segments,
         train_dataset=train.remove_columns("completion"),
         eval_dataset=evaluation.remove_columns("completion") if evaluation is not None else None,
         processing_class=processor,
@@ -177,10 +211,12 @@ def make_grpo_trainer(
     return trainer
 
 
-def _processor(name: str, max_pixels: int | None, **options: Any) -> Any:
+def _processor(name: str, data: DataArguments, **options: Any) -> Any:
     processor = load_processor(name, **options)
-    if max_pixels is not None:
-        limit_pixels(processor, max_pixels)
+    if data.max_pixels is not None:
+        limit_pixels(processor, data.max_pixels)
+    if data.pan_and_scan:
+        cut_into_crops(processor)
     return processor
 
 
@@ -267,6 +303,8 @@ def _known_run(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
     except ValueError as error:
         raise CheckpointError(f"{file} is not valid JSON; remove the folder, or choose another output_dir") from error
     before, now = _fixed(known.get("config", {})), _fixed(settings)
+    # A setting that the version which began the run did not know is off in it.
+    before |= {key: value for key, value in now.items() if key not in before and not value}
     changed = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
     if changed:
         key = changed[0]

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from trl import SFTConfig
 
 from balanced_thinking.core.schedule import PRESETS, SHAPES, SegmentSchedule
-from balanced_thinking.core.segments import THINK_ANSWER, SegmentSpec, check_specs
+from balanced_thinking.core.segments import SegmentSpec, as_setting, parse_segments
 from balanced_thinking.errors import ConfigError
 from balanced_thinking.models.devices import choose_device
 
@@ -39,7 +39,9 @@ class ScaleSFTConfig(SFTConfig):
         scale_start: Weight of each segment at the start, such as ``{"think": 0.9, "answer": 0.1}``; overrides the
             preset. Give ``scale_end`` too.
         scale_end: Weight of each segment at the end.
-        scale_segments: ``[[name, opening tag, closing tag or null], ...]``; None is think and answer.
+        scale_segments: ``[[name, opening tag, closing tag or null], ...]`` or a name: ``think-answer`` (also None) or
+            ``llava-cot``, whose four stages become segments. In a preset the last segment has the weight of the answer
+            and those before it share the weight of the trace.
         scale_reduction: ``sample`` (a segment's mean within each response) or ``pooled`` (over the whole step).
         scale_on_malformed: A response that lacks a segment or has one unclosed, repeated or out of order: ``error``,
             ``skip`` (left out, counted and shown) or ``keep`` (trains the segments it has). For ``loss="scale"``.
@@ -65,7 +67,8 @@ class ScaleSFTConfig(SFTConfig):
         default=None, metadata={"help": "Segment weights at the end, as JSON."}
     )
     scale_segments: list[Any] | str | None = field(
-        default=None, metadata={"help": 'Segments as JSON: [["think", "<think>", "</think>"], ...].'}
+        default=None,
+        metadata={"help": 'think-answer, llava-cot, or as JSON: [["think", "<think>", "</think>"], ...].'},
     )
     scale_reduction: str = field(default="sample", metadata={"help": "sample or pooled means."})
     scale_on_malformed: str = field(default="error", metadata={"help": "error, skip or keep."})
@@ -95,7 +98,9 @@ class ScaleSFTConfig(SFTConfig):
             raise ConfigError(f"scale_check_limit must be a whole number, not {self.scale_check_limit!r}")
         self.scale_start = decoded("scale_start", self.scale_start, dict)
         self.scale_end = decoded("scale_end", self.scale_end, dict)
-        self.scale_segments = decoded("scale_segments", self.scale_segments, list)
+        self.scale_segments = as_setting(parse_segments(self.scale_segments))
+        if any(spec.name == "token" for spec in self.segments):
+            raise ConfigError('a segment cannot be called "token": scale/nll_token is the mean over all tokens')
         self._check_schedule()
         self.remove_unused_columns = False
         if self.include_num_input_tokens_seen in (None, True):
@@ -106,20 +111,14 @@ class ScaleSFTConfig(SFTConfig):
     @property
     def segments(self) -> tuple[SegmentSpec, ...]:
         """Names and tags, in segment order."""
-        if self.scale_segments is None:
-            return THINK_ANSWER
-        specs = []
-        for entry in self.scale_segments:
-            if not isinstance(entry, list | tuple) or len(entry) != 3:
-                raise ConfigError(f"scale_segments: each entry is [name, opening tag, closing tag], not {entry!r}")
-            specs.append(SegmentSpec(*entry))
-        return check_specs(specs)
+        return parse_segments(self.scale_segments)
 
     @property
     def schedule(self) -> SegmentSchedule:
         """The schedule of the segment weights; its key order is the order of ``segments``."""
         if self.scale_start is None:
-            return SegmentSchedule.preset(self.scale_preset, shape=self.scale_shape)
+            names = tuple(spec.name for spec in self.segments)
+            return SegmentSchedule.preset(self.scale_preset, shape=self.scale_shape, segments=names)
         start, end = dict(self.scale_start), dict(self.scale_end or {})  # type: ignore[arg-type]
         order = [spec.name for spec in self.segments if spec.name in start]
         order += [name for name in start if name not in order]
@@ -132,6 +131,8 @@ class ScaleSFTConfig(SFTConfig):
             if self.scale_shape != "constant":
                 raise ConfigError("scale_start is set without scale_end; give both, or name a scale_preset")
             self.scale_end = dict(self.scale_start)  # type: ignore[arg-type]
+        if self.loss != "scale" and self.scale_start is None:
+            return
         names, weighted = [spec.name for spec in self.segments], list(self.schedule.segments)
         if self.loss == "scale" and sorted(names) != sorted(weighted):
             raise ConfigError(

@@ -24,6 +24,7 @@ INFO = "dataset_info.json"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 _METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 _SOURCES = {"file_name", "hf_hub_url", "script_url", "ms_hub_url"}
+_SPEAKERS = ("user", "assistant")
 _ALPACA = {"prompt": "instruction", "query": "input", "response": "output"}
 _TAGS = {
     "role_tag": "from",
@@ -180,12 +181,20 @@ def _told(record: Record, entry: Mapping[str, Any]) -> dict[str, Any]:
     kept["images"] = fields.get(columns.get("images", "images"))
     if entry.get("formatting", "alpaca") == "sharegpt":
         return kept | {"messages": _turns(record, entry)}
-    history = columns.get("history", "history")
-    if fields.get(history):
-        remedy = "leave the row out, or train on the data set directly"
-        raise record.place.error("one question is needed, but there are earlier turns", field=history, remedy=remedy)
     asked, more, response = (fields.get(columns.get(part, default)) for part, default in _ALPACA.items())
-    return kept | {"prompt": f"{asked}\n{more}" if more else asked, "completion": response}
+    question = f"{asked}\n{more}" if more else asked
+    before = _history(record, columns.get("history", "history"))
+    prompt = [*before, {"role": "user", "content": question}] if before else question
+    return kept | {"prompt": prompt, "completion": response}
+
+
+def _history(record: Record, field: str) -> list[dict[str, Any]]:
+    """Earlier pairs of instruction and response as turns."""
+    pairs = record.fields.get(field) or []
+    if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+        remedy = "give [[instruction, response], ...]"
+        raise record.place.error("must be a list of pairs", field=field, remedy=remedy)
+    return [{"role": role, "content": text} for pair in pairs for role, text in zip(_SPEAKERS, pair, strict=True)]
 
 
 def _turns(record: Record, entry: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -2,12 +2,15 @@
 
     <SUMMARY>..</SUMMARY><CAPTION>..</CAPTION><REASONING>..</REASONING><CONCLUSION>..</CONCLUSION>
 
-The conclusion is the answer; the stages before it are the trace, each under its name. What it leaves out: the stages as
-segments of their own.
+The conclusion is the answer; the stages before it are the trace, each under its name. With other segments than think
+and answer asked for (``scale_segments="llava-cot"``) the response stays as it is.
 """
 
 import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from balanced_thinking.core.segments import LLAVA_COT, THINK_ANSWER
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.formats import sharegpt
 from balanced_thinking.data.formats.options import Notes, Options
@@ -15,7 +18,7 @@ from balanced_thinking.data.formats.retell import chat, no_answer, own_answer, r
 from balanced_thinking.data.formats.source import Record
 
 FIELDS = sharegpt.FIELDS
-STAGES = ("SUMMARY", "CAPTION", "REASONING", "CONCLUSION")
+STAGES = tuple(spec.name.upper() for spec in LLAVA_COT)
 
 
 def sniff(record: Record) -> str | None:
@@ -31,10 +34,21 @@ def read(record: Record, options: Options, *, notes: Notes) -> Example:
         DataError: a stage twice, unclosed or out of order, or any other fault.
     """
     turns = chat(record, "conversations", role="from", content="value")
+    if f"<{STAGES[-1]}>" not in response_of(turns, record, "conversations") and options.segments == THINK_ANSWER:
+        raise no_answer(record, "conversations", "<CONCLUSION>..</CONCLUSION>")
+    if options.segments == THINK_ANSWER:
+        turns = [_joined(turns[: n + 1], record, notes) for n in range(len(turns))]
+    return retell(record, {"messages": turns}, own_answer(options, "llava-cot"), notes=notes, names=sharegpt.NAMES)
+
+
+def _joined(turns: Sequence[Mapping[str, Any]], record: Record, notes: Notes) -> dict[str, Any]:
+    """The last of the turns; a response with its stages told as think and answer."""
+    said = turns[-1]["content"]
+    if turns[-1]["role"] != "assistant" or not any(f"<{name}>" in str(said) for name in STAGES):
+        return dict(turns[-1])  # a turn before the last may be plain; the last was looked at before
     stages = _stages(response_of(turns, record, "conversations"), record, notes)
     think = "\n\n".join(f"{name.capitalize()}: {text}" for name, text in stages.items() if name != STAGES[-1] and text)
-    turns[-1] = {"role": "assistant", "content": tagged(think, stages[STAGES[-1]], record, "conversations")}
-    return retell(record, {"messages": turns}, own_answer(options, "llava-cot"), notes=notes, names=sharegpt.NAMES)
+    return {"role": "assistant", "content": tagged(think, stages[STAGES[-1]], record, "conversations")}
 
 
 def _stages(text: str, record: Record, notes: Notes) -> dict[str, str]:

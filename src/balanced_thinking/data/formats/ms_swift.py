@@ -1,8 +1,10 @@
 """ms-swift's messages, where trace and answer may be assistant messages of their own, one after the other.
 
-The last assistant messages are joined into one response. ``loss`` and ``loss_scale`` of messages are left out: what
+Assistant messages in a row are joined into one response. ``loss`` and ``loss_scale`` of messages are left out: what
 counts how much is the schedule's business. What it leaves out: messages without either (``trl``).
 """
+
+from typing import Any
 
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.formats.options import Notes, Options
@@ -31,11 +33,15 @@ def read(record: Record, options: Options, *, notes: Notes) -> Example:
         DataError: any fault.
     """
     turns = chat(record, "messages", role="role", content="content")
-    texts: list[str] = []
-    while turns and turns[-1]["role"] == "assistant":
-        texts.insert(0, response_of(turns, record, "messages"))
-        turns.pop()
-    told = [*turns, {"role": "assistant", "content": "".join(texts)}]
+    told: list[dict[str, Any]] = []
+    for number, turn in enumerate(turns, start=1):
+        if turn["role"] != "assistant":
+            told.append(turn)
+            continue
+        said = response_of(turns[:number], record, "messages")
+        if told and told[-1]["role"] == "assistant":
+            said = told.pop()["content"] + said
+        told.append({"role": "assistant", "content": said})
     weighted = any(turn.get(name) is not None for turn in record.fields["messages"] for name in _WEIGHTS)
     notes["loss and loss_scale of messages were left out"] += weighted
     return retell(record, {"messages": told}, options, notes=notes, names={})

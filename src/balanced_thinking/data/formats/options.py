@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
+from balanced_thinking.core.segments import THINK_ANSWER, SegmentSpec, check_specs
 from balanced_thinking.data.formats.response import ANSWER_FROM
 from balanced_thinking.errors import ConfigError
 
@@ -25,6 +26,7 @@ class Options:
     on_missing: str = "error"
     columns: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     allow_outside: bool = False
+    segments: tuple[SegmentSpec, ...] = THINK_ANSWER
 
     def __post_init__(self) -> None:
         for name, value, known in (
@@ -33,6 +35,12 @@ class Options:
         ):
             if value not in known:
                 raise ConfigError(f"{name} must be one of {', '.join(known)}, not {value!r}")
+        check_specs(self.segments)
+        if self.segments != THINK_ANSWER and self.answer_from not in (None, "tag", "field"):
+            last = self.segments[-1].name
+            raise ConfigError(
+                f"answer_from={self.answer_from}: with segments of your own it stands in the last, {last}"
+            )
         pairs = self.columns.items() if isinstance(self.columns, Mapping) else [(None, None)]
         if not all(isinstance(name, str) for pair in pairs for name in pair):
             raise ConfigError(f"columns must map our names to the file's, not {self.columns!r}")

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from balanced_thinking.core.segments import THINK_ANSWER, scan_segments
+from balanced_thinking.core.segments import THINK_ANSWER, SegmentSpec, scan_segments
 from balanced_thinking.data.example import KINDS, AnswerKind
 from balanced_thinking.data.prompts import LETTERS
 from balanced_thinking.data.rowcheck import Place
@@ -62,6 +62,31 @@ def split_response(text: str, answer_from: str, *, place: Place, field: str) -> 
     if not clean_answer(answer):
         raise _segment_error("empty-answer", "the response has no text where its answer should be", place, field)
     return think, clean_answer(answer)
+
+
+def split_segments(text: str, segments: Sequence[SegmentSpec], *, place: Place, field: str) -> tuple[str | None, str]:
+    """(trace, answer) of a response of any segments: what stands in those before the last, and in the last.
+
+    Raises:
+        SegmentError: a segment is missing, unclosed, repeated, out of order, or (the last) empty.
+    """
+    scan = scan_segments(text, segments)
+    if scan.fault is not None:
+        raise scan.fault.at(file=place.file, record=place.record, field=field)
+    specs = {spec.name: spec for spec in segments}
+    *trace, answer = [
+        text[found.start : found.end].removeprefix(specs[found.name].open).removesuffix(specs[found.name].close or "")
+        for found in scan.segments
+    ]
+    if not clean_answer(answer):
+        kind = f"empty-{segments[-1].name}"
+        raise _segment_error(kind, "the response has no text where its answer should be", place, field)
+    return "\n\n".join(part.strip() for part in trace) or None, clean_answer(answer)
+
+
+def answer_alone(answer: str, segments: Sequence[SegmentSpec]) -> str:
+    """A response that is its last segment only."""
+    return f"{segments[-1].open}{answer}{segments[-1].close or ''}"
 
 
 def clean_answer(text: str) -> str:

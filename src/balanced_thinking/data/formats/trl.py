@@ -1,18 +1,25 @@
 """TRL's own form: ``messages``, or ``prompt`` and ``completion`` (messages or plain text), with ``image(s)``.
 
 It is also the form in which this project writes its data (``records.to_trl_row``). Rows without a response (a prompt
-and the field ``answer``) are read for evaluation. What it leaves out: several questions in one row, which an example
-cannot hold; the trainer takes such data sets directly.
+and the field ``answer``) are read for evaluation. Of a conversation the last response is the one that is trained or
+asked for; the turns before it are context. What it leaves out: responses in other markup (the other formats).
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from balanced_thinking.data.example import Example
+from balanced_thinking.core.segments import THINK_ANSWER
+from balanced_thinking.data.example import Example, Turn
 from balanced_thinking.data.formats.options import Notes, Options
 from balanced_thinking.data.formats.pictures import resolve_picture
-from balanced_thinking.data.formats.response import answer_text, split_response, typed_answer
+from balanced_thinking.data.formats.response import (
+    answer_alone,
+    answer_text,
+    split_response,
+    split_segments,
+    typed_answer,
+)
 from balanced_thinking.data.formats.source import Record
 from balanced_thinking.data.prompts import LETTERS, split_choices
 from balanced_thinking.data.rowcheck import Place, counted, normalise_messages, read_images
@@ -55,15 +62,18 @@ def read(record: Record, options: Options, *, notes: Notes) -> Example:
     """
     fields, place = record.fields, record.place
     field = "messages" if fields.get("messages") is not None else "prompt"
-    turns, images = normalise_messages(_messages(fields, place), read_images(fields, place), place=place, field=field)
+    messages = _messages(fields, place)
+    placed = any(_is_picture(part) for turn in messages if isinstance(turn, Mapping) for part in _parts(turn))
+    turns, images = normalise_messages(messages, read_images(fields, place), place=place, field=field)
     response = turns.pop() if turns[-1]["role"] == "assistant" else None
     if response is None and field == "prompt" and fields.get("completion") is not None:
         raise place.error("the completion does not end with an assistant turn", field="completion")
     choices = _choices(fields.get("choices"), place)
-    question = _question(turns, len(images), place, notes)
+    *context, asked = _asked(turns, len(images), place=place, notes=notes, placed=placed)
+    own = options.segments != THINK_ANSWER
     think, answer = _think_and_answer(fields, response, options, place)
-    if response is not None and (options.answer_from or "tag") == "tag":
-        outside = _OUTSIDE.sub("", "".join(part["text"] for part in response["content"]))
+    if response is not None and not own and (options.answer_from or "tag") == "tag":
+        outside = _OUTSIDE.sub("", _text_of(response))
         notes["text of the response outside its tags was left out"] += bool(outside.strip())
     answer, kind = typed_answer(answer, fields.get("kind"), choices=choices, place=place)
     if response is not None and fields.get("answer") is not None:
@@ -75,7 +85,14 @@ def read(record: Record, options: Options, *, notes: Notes) -> Example:
     ]
     name = str(fields["id"]) if fields.get("id") is not None else f"{record.file.stem}-{record.number}"
     source = str(fields["source"]) if fields.get("source") is not None else record.file.stem
-    return Example(name, source, tuple(pictures), split_choices(question, choices), choices, think, answer, kind)
+    question = split_choices(asked.text, choices)
+    whole = None
+    if own:
+        if response is None or options.answer_from == "field":
+            whole = answer_alone(answer, options.segments)
+        else:
+            whole = _text_of(response)
+    return Example(name, source, tuple(pictures), question, choices, think, answer, kind, tuple(context), whole)
 
 
 def _messages(fields: dict[str, Any], place: Place) -> list[Any]:
@@ -100,26 +117,66 @@ def _messages(fields: dict[str, Any], place: Place) -> list[Any]:
     return messages
 
 
-def _question(turns: Sequence[dict[str, Any]], pictures: int, place: Place, notes: Notes) -> str:
-    asked = [turn for turn in turns if turn["role"] != "system"]
-    if [turn["role"] for turn in asked] != ["user"]:
+def _asked(turns: Sequence[dict[str, Any]], pictures: int, *, place: Place, notes: Notes, placed: bool) -> list[Turn]:
+    """The turns before the response without system turns; the last is the question.
+
+    ``placed``: the record itself says by parts where its pictures stand; a mark in a text then only repeats one.
+    """
+    said = [turn for turn in turns if turn["role"] != "system"]
+    if [turn["role"] for turn in said] != [("user", "assistant")[n % 2] for n in range(len(said) | 1)]:
         roles = ", ".join(turn["role"] for turn in turns) or "none"
-        remedy = "leave the row out, or train on the data set directly"
-        raise place.error(f"one question is needed, but the turns before the response are: {roles}", remedy=remedy)
-    notes["a system turn was left out (set a system prompt for the whole run instead)"] += len(turns) > 1
-    parts = asked[0]["content"]
-    kinds = [part["type"] for part in parts]
-    notes["pictures behind or between text were moved to the front"] += kinds != sorted(kinds, key="image text".index)
-    text = "".join(part["text"] for part in parts if part["type"] == "text")
-    marks = text.count(_MARK)
-    if marks and marks != pictures:
+        remedy = "user and assistant must take turns, the user first and last; mend the row, or leave it out"
+        raise place.error(f"the turns before the response are: {roles}", remedy=remedy)
+    notes["a system turn was left out (set a system prompt for the whole run instead)"] += len(turns) > len(said)
+    notes["responses before the last are context and are not trained"] += len(said) > 1
+    shown = [sum(map(_is_picture, turn["content"])) for turn in turns if turn["role"] == "system"]
+    if any(shown):
+        raise place.error("a system turn holds a picture", field="messages", remedy="only the user can show pictures")
+    marked = [_text_of(turn).count(_MARK) for turn in said]
+    marks = sum(marked)
+    parts = [sum(map(_is_picture, turn["content"])) for turn in said]
+    if marks and (marks != pictures or (placed and marked != parts)):
         message = f"{counted(marks, _MARK + ' mark')} in the text but {counted(pictures, 'picture')}"
         raise place.error(message, field="images", remedy="give one picture per mark")
-    if marks:
-        text = text.replace(f"{_MARK}\n", "").replace(_MARK, "").strip()
-    if not text.strip():
+    notes["pictures behind or between text were moved to the front"] += any(map(_shows_late, said))
+    asked = [_turn(turn, by_marks=marks > 0, place=place) for turn in said]
+    if not all(turn.text.strip() or turn.images for turn in asked[:-1]):
+        raise place.error(
+            "a turn before the question is empty", field="messages", remedy="mend the row, or leave it out"
+        )
+    if not asked[-1].text.strip():
         raise place.error("the question is empty", field="prompt", remedy="give it, or leave the row out")
-    return text
+    return asked
+
+
+def _turn(turn: dict[str, Any], *, by_marks: bool, place: Place) -> Turn:
+    text = _text_of(turn)
+    shown = text.count(_MARK) if by_marks else sum(map(_is_picture, turn["content"]))
+    if shown and turn["role"] == "assistant":
+        raise place.error("a response holds a picture", field="messages", remedy="only the user can show pictures")
+    if shown and by_marks:
+        text = text.replace(f"{_MARK}\n", "").replace(_MARK, "").strip()
+    return Turn(turn["role"], text, shown)
+
+
+def _is_picture(part: Any) -> bool:
+    return isinstance(part, Mapping) and part.get("type") == "image"
+
+
+def _parts(turn: Mapping[str, Any]) -> Sequence[Any]:
+    content = turn.get("content")
+    return content if isinstance(content, list) else ()
+
+
+def _shows_late(turn: dict[str, Any]) -> bool:
+    """Whether a picture stands behind text."""
+    kinds = [part["type"] for part in turn["content"]]
+    text = re.sub(rf"\A(\s*{_MARK})+", "", _text_of(turn))
+    return kinds != sorted(kinds, key="image text".index) or _MARK in text
+
+
+def _text_of(turn: dict[str, Any]) -> str:
+    return "".join(part["text"] for part in turn["content"] if part["type"] == "text")
 
 
 def _think_and_answer(
@@ -130,8 +187,10 @@ def _think_and_answer(
         field = "messages" if fields.get("messages") is not None else "completion"
         if any(part["type"] == "image" for part in response["content"]):
             raise place.error("the response holds a picture", field=field, remedy="only text can be trained")
-        text = "".join(part["text"] for part in response["content"])
-        think, answer = split_response(text, options.answer_from or "tag", place=place, field=field)
+        if options.segments == THINK_ANSWER:
+            think, answer = split_response(_text_of(response), options.answer_from or "tag", place=place, field=field)
+        elif options.answer_from != "field":
+            return split_segments(_text_of(response), options.segments, place=place, field=field)
     if think is None and options.on_missing != "train":
         remedy = 'set on_missing to "train" (the answer alone) or "skip"'
         where: dict[str, Any] = {"file": place.file, "record": place.record, "remedy": remedy}

@@ -139,8 +139,10 @@ def see(model: Any, processor: Any, pictures: Sequence[bytes]) -> torch.Tensor:
 
 
 def _embeddings(model: Any, processor: Any, words: Sequence[str]) -> torch.Tensor:
-    """The embeddings of words as they stand inside a sentence, [words, width]; scaled as the text model sees them."""
+    """The embeddings of words as they stand inside a sentence, [words, width]; scaled as the text model sees them.
+
+    Of a word that the tokenizer does not keep whole, the mean over its tokens.
+    """
     ids = [processor.tokenizer(f" {word}", add_special_tokens=False)["input_ids"] for word in words]
-    assert all(len(each) == 1 for each in ids), "the tokenizer keeps each name and place whole"
     with torch.no_grad():
-        return model.get_input_embeddings()(torch.tensor(ids)[:, 0])
+        return torch.stack([model.get_input_embeddings()(torch.tensor(each)).mean(0) for each in ids])

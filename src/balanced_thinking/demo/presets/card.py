@@ -14,10 +14,9 @@ tags: [balanced-thinking]
 ---
 # {name}
 
-transformers' own {architecture} in {millions:.2f} million parameters, with its real processor and a byte-level BPE
-tokenizer of {vocabulary} tokens. Pre-trained from random weights on facts, dense captions and direct questions
-about 3 x 3 grids of icons; it has never seen a reasoning trace, nor any icon of `icons-unseen`. It is a base for the
-project's comparisons and knows nothing else: no language beyond those templates, no pictures beyond those grids.
+transformers' own {architecture} in {millions:.2f} million parameters, with its real processor and a tokenizer of
+{vocabulary:,} tokens. {origin} It has never seen a reasoning trace about pictures, nor any icon of `icons-unseen`.
+It is a base for the project's comparisons.
 
 ```python
 from balanced_thinking.demo.presets import resolve
@@ -31,26 +30,29 @@ model, processor = AutoModelForImageTextToText.from_pretrained(folder), AutoProc
 |---|---|---|
 {figures}
 
-Made by `balanced presets build {name}`: {steps} steps of {rows} rows, seed {seed}, Muon, learning rate {learning_rate}
-(decaying over the last 40 %); {seconds:.0f} s of CPU time. Stored in bfloat16.
+Made by `balanced presets build {name}`: {align_steps} steps that align the tower to the word embeddings, then
+{steps} steps of {rows} rows, seed 0, {optimizer}, learning rate {learning_rate} (decaying over the last 40 %), which
+took {seconds:.0f} s of CPU time. Stored in bfloat16.
 
 {attribution}
 """
 
 
-def measure(folder: Path, scratch: Path) -> dict[str, dict[str, float]]:
+def measure(folder: Path, scratch: Path, *, limit: int | None = None) -> dict[str, dict[str, float]]:
     """Accuracy of direct answers on the val splits: benchmark -> row of ``evaluate``."""
     from balanced_thinking.evaluation.evaluate import evaluate
 
     rows = {}
     for name in ("icons", "icons-unseen"):
         file = split_file(name, "val")
-        rows[name] = evaluate(folder, file, output_dir=scratch / name, max_new_tokens=12, expects_think=False)
+        rows[name] = evaluate(
+            folder, file, output_dir=scratch / name, limit=limit, max_new_tokens=12, expects_think=False
+        )
     return rows
 
 
 def write_card(
-    folder: Path, name: str, architecture: str, figures: dict[str, dict[str, float]], **facts: float
+    folder: Path, name: str, architecture: str, figures: dict[str, dict[str, float]], **facts: float | str
 ) -> None:
     """``README.md`` from the figures of ``measure`` and the facts of the run."""
     lines = [f"| `{bench}` val | {row['n']:,} | {100 * row['accuracy']:.1f} % |" for bench, row in figures.items()]

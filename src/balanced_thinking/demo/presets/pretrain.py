@@ -7,6 +7,7 @@ weights), so that a direct answer weighs as much as a caption.
 What it leaves out: the models (``tiny``), where the base is kept (``presets``).
 """
 
+import json
 import random
 import shutil
 from collections.abc import Callable
@@ -35,7 +36,8 @@ SOURCES: dict[str, Callable[..., Example]] = {
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Steps, rows a step, optimizer, and the mixture: from which share of the run on, which source how often.
+    """Steps, rows a step, optimizer (``Muon`` or ``AdamW``), and the mixture: from which share of the run on, which
+    source how often.
 
     The tower is trained for ``align_steps`` before, and rests in all steps after.
     """
@@ -47,6 +49,7 @@ class Recipe:
     warmup_steps: int
     weight_decay: float
     stages: tuple[tuple[float, dict[str, float]], ...]
+    optimizer: str = "Muon"
 
 
 RECIPE = Recipe(
@@ -64,6 +67,56 @@ RECIPE = Recipe(
         (0.9, {"caption": 2, "direct": 6, "direct-any": 2}),
     ),
 )
+
+
+def make_base(
+    name: str,
+    build: Callable[[Path], None],
+    folder: Path,
+    *,
+    recipe: Recipe,
+    origin: str,
+    work: Path,
+    limit: int | None = None,
+    progress: bool = True,
+) -> None:
+    """The pre-trained base in ``folder``; ``work`` keeps checkpoints, so that a stopped build goes on.
+
+    Args:
+        name: The preset's, for its card.
+        build: Writes the model before pre-training.
+        folder: Where the base goes.
+        recipe: How it is trained.
+        origin: What it is made of and knows, for its card.
+        work: What a stopped build goes on from; removed at the end.
+        limit: Questions of each benchmark on the card.
+        progress: Shows bars.
+    """
+    from transformers import AutoModelForImageTextToText, AutoTokenizer
+
+    from balanced_thinking.demo.presets.card import measure, write_card
+
+    untrained = build_once(work / "untrained", build)
+    run = pretrain(untrained, work / "run", recipe=recipe, progress=progress)
+    model = AutoModelForImageTextToText.from_pretrained(run)
+    write_card(
+        run,
+        name,
+        type(model).__name__,
+        measure(run, work / "evaluation", limit=limit),
+        millions=model.num_parameters() / 1e6,
+        vocabulary=len(AutoTokenizer.from_pretrained(run)),
+        origin=origin,
+        align_steps=recipe.align_steps,
+        steps=recipe.steps,
+        rows=recipe.rows,
+        optimizer=recipe.optimizer,
+        learning_rate=recipe.learning_rate,
+        seconds=json.loads((run / "clock.json").read_text(encoding="utf-8"))["cpu_seconds"],
+    )
+    for file in ("README.md", *(item.name for item in untrained.iterdir())):
+        shutil.copyfile(run / file, folder / file)
+    shutil.rmtree(work)
 
 
 def pretrain(untrained: Path, folder: Path, *, recipe: Recipe = RECIPE, seed: int = 0, progress: bool = True) -> Path:
@@ -108,7 +161,8 @@ def make_trainer(aligned: Path, config: Any, recipe: Recipe, seed: int, *, progr
     # At this learning rate the tower would lose its words within a hundred steps, and the text model its sight.
     for parameter in sight_parameters(model):
         parameter.requires_grad_(False)
-    optimizer = MuonWithAdamW(model, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    make = MuonWithAdamW if recipe.optimizer == "Muon" else _adamw
+    optimizer = make(model, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     schedule = get_scheduler(
         "warmup_stable_decay",
         optimizer,
@@ -126,6 +180,13 @@ def make_trainer(aligned: Path, config: Any, recipe: Recipe, seed: int, *, progr
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def _adamw(model: Any, *, lr: float, weight_decay: float) -> Any:
+    import torch
+
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return torch.optim.AdamW(trained, lr=lr, betas=(0.9, 0.98), weight_decay=weight_decay)
 
 
 def make_dataset(recipe: Recipe, seed: int) -> Any:

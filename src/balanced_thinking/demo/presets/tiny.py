@@ -4,8 +4,6 @@ A grid of `icons` (84 x 84) becomes nine visual tokens, one a cell (LLaVA-NeXT's
 What it leaves out: what differs between families (``families``), training (``pretrain``).
 """
 
-import json
-import shutil
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from pathlib import Path
@@ -19,10 +17,13 @@ from balanced_thinking.evaluation.benchmarks.icons import make_example
 from balanced_thinking.evaluation.benchmarks.icons_pool import seen_icons
 from balanced_thinking.evaluation.benchmarks.icons_pretraining import caption_example, fact_example
 from balanced_thinking.evaluation.benchmarks.icons_scene import POSITIONS
-from balanced_thinking.runinfo import build_once
 
 VOCAB_SIZE = 1268  # before special tokens; the texts give less
 INIT = 0.06  # about 1 / sqrt(width); with the usual 0.02 sight sets in far later at this width
+ORIGIN = (
+    "Pre-trained from random weights on facts, dense captions and direct questions about 3 x 3 grids of icons, it\n"
+    "knows nothing else: no language beyond those templates, no pictures beyond those grids."
+)
 SIZE = Size(
     text={
         "hidden_size": 192,
@@ -45,30 +46,10 @@ SIZE = Size(
 
 def make(family: str, name: str, folder: Path, *, work: Path, progress: bool = True) -> None:
     """The pre-trained base in ``folder``; ``work`` keeps checkpoints, so that a stopped build goes on."""
-    from transformers import AutoModelForImageTextToText, AutoTokenizer
+    from balanced_thinking.demo.presets.pretrain import RECIPE, make_base
 
-    from balanced_thinking.demo.presets.card import measure, write_card
-    from balanced_thinking.demo.presets.pretrain import RECIPE, pretrain
-
-    untrained = build_once(work / "untrained", partial(build_untrained, family))
-    run = pretrain(untrained, work / "run", progress=progress)
-    model = AutoModelForImageTextToText.from_pretrained(run)
-    write_card(
-        run,
-        name,
-        type(model).__name__,
-        measure(run, work / "evaluation"),
-        millions=model.num_parameters() / 1e6,
-        vocabulary=len(AutoTokenizer.from_pretrained(run)),
-        steps=RECIPE.steps,
-        rows=RECIPE.rows,
-        seed=0,
-        learning_rate=RECIPE.learning_rate,
-        seconds=json.loads((run / "clock.json").read_text(encoding="utf-8"))["cpu_seconds"],
-    )
-    for file in ("README.md", *(item.name for item in untrained.iterdir())):
-        shutil.copyfile(run / file, folder / file)
-    shutil.rmtree(work)
+    build = partial(build_untrained, family)
+    make_base(name, build, folder, recipe=RECIPE, origin=ORIGIN, work=work, progress=progress)
 
 
 def build_untrained(family: str, folder: str | Path, seed: int = 0) -> None:

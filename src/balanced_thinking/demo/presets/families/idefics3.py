@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 HUB_NAMES = r"smolvlm|idefics3"
 _SHUFFLE = 2
+TILES = tuple(f"<row_{row + 1}_col_{column + 1}>" for row in range(6) for column in range(6))
 CHAT_TEMPLATE = (
     "<|im_start|>{% for message in messages %}{{ message['role'] | capitalize }}: "
     + message_parts("<image>")
@@ -20,8 +21,7 @@ CHAT_TEMPLATE = (
 
 def make_tokenizer(vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> Any:
     """SmolVLM's marks around a byte-level vocabulary."""
-    tiles = [f"<row_{row + 1}_col_{column + 1}>" for row in range(6) for column in range(6)]
-    special = ["<|im_start|>", "<|im_end|>", "<pad>", "<global-img>", *tiles, "<image>", "<fake_token_around_image>"]
+    special = ["<|im_start|>", "<|im_end|>", "<pad>", "<global-img>", *TILES, "<image>", "<fake_token_around_image>"]
     end = "<end_of_utterance>"
     return fast_tokenizer(vocabulary, merges, [*special, end], eos=end, pad="<pad>")
 

@@ -37,9 +37,9 @@ BENCHMARK = Published(
     ("lmms-lab-encoder/ChartQA", None),
     {"test": "test", "val": "val"},
     (
-        "{split}/{split}_*.json",
-        "*/{split}/{split}_*.json",
-        "{split}_*.json",
+        ("{split}/{split}_augmented.json", "{split}/{split}_human.json"),
+        ("*/{split}/{split}_augmented.json", "*/{split}/{split}_human.json"),
+        ("{split}_augmented.json", "{split}_human.json"),
         "data/{split}-*.parquet",
         "{split}-*.parquet",
         "{split}.jsonl",

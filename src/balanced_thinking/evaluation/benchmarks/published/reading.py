@@ -32,7 +32,7 @@ class Published:
         hub: Hub id, and the configuration there.
         splits: Our names of the splits to those of the files; the first is the default.
         files: Patterns of file names under the user's folder, tried in order; ``{split}`` is
-            replaced by the files' name of the split, ``{ours}`` by ours.
+            replaced by the files' name of the split, ``{ours}`` by ours. Of a tuple of patterns each must be met.
         read: A record as a question; None for a record that is not part of the benchmark.
         rules: The benchmark's own scores, by name; exact match is always computed.
         max_new_tokens: Generation cap, the same for all arms.
@@ -41,7 +41,7 @@ class Published:
     description: str
     hub: tuple[str, str | None]
     splits: Mapping[str, str]
-    files: tuple[str, ...]
+    files: tuple[str | tuple[str, ...], ...]
     read: Callable[[Record, Options], Question | None]
     rules: Mapping[str, Rule] = field(default_factory=dict)
     max_new_tokens: int = CAP
@@ -72,14 +72,26 @@ class Published:
         if not folder.exists():
             raise EvaluationError(f"{folder} does not exist; give the folder with the benchmark's files")
         for file in [folder] if folder.is_file() else self._found(split, folder):
-            yield from read_file(file)
+            empty = True
+            for record in read_file(file):
+                empty = False
+                yield record
+            if empty:
+                raise DataError("the file holds no records", file=file, remedy="get it anew")
 
     def _found(self, split: str, folder: Path) -> Sequence[Path]:
-        patterns = [pattern.format(split=self.splits[split], ours=split) for pattern in self.files]
-        for pattern in patterns:
-            if found := sorted(folder.glob(pattern)):
-                return found
-        raise EvaluationError(f"{folder} holds none of the benchmark's files; looked for {', '.join(patterns)}")
+        looked_for: list[str] = []
+        for entry in self.files:
+            parts = (entry,) if isinstance(entry, str) else entry
+            patterns = [part.format(split=self.splits[split], ours=split) for part in parts]
+            looked_for += patterns
+            found = {pattern: sorted(folder.glob(pattern)) for pattern in patterns}
+            if any(found.values()):
+                lacking = next((pattern for pattern, files in found.items() if not files), None)
+                if lacking is not None:
+                    raise EvaluationError(f"{folder} holds a part of the benchmark only; {lacking} is missing")
+                return [file for files in found.values() for file in files]
+        raise EvaluationError(f"{folder} holds none of the benchmark's files; looked for {', '.join(looked_for)}")
 
     def _of_the_hub(self, split: str) -> Iterator[Record]:
         from datasets import load_dataset
