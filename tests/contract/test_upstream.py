@@ -41,6 +41,15 @@ def test_hooks_of_the_loss():
     )
 
 
+def test_hooks_of_the_order_of_rows():
+    from accelerate.data_loader import DataLoaderShard
+    from transformers.trainer_pt_utils import get_length_grouped_indices
+
+    assert list(inspect.signature(Trainer._get_train_sampler).parameters) == ["self", "train_dataset"]
+    assert {"lengths", "batch_size", "generator"} <= set(inspect.signature(get_length_grouped_indices).parameters)
+    assert "sampler.set_epoch" in inspect.getsource(DataLoaderShard.set_epoch)
+
+
 def test_hooks_of_generation():
     from transformers import DynamicCache, GenerationMixin
     from transformers.cache_utils import DynamicLayer

@@ -150,16 +150,21 @@ def resumed(folder, rows, output, **changes):
     return trainer
 
 
-def test_resume_does_not_start_from_the_initial_weights(tiny_folder, tiny_rows, tmp_path):
-    """The upstream fault: with transformers' own loader the weights of step 4 would be lost and nobody told."""
-    common = {"per_device_train_batch_size": 4, "save_strategy": "steps", "save_steps": 2}
-    whole = train(tiny_folder, tiny_rows, tmp_path / "whole", max_steps=6, **common)
+@pytest.mark.parametrize("order", [{}, {"train_sampling_strategy": "group_by_length", "max_steps": 12}])
+def test_resume_does_not_start_from_the_initial_weights(tiny_folder, tiny_rows, tmp_path, order):
+    """The upstream fault: with transformers' own loader the weights of step 4 would be lost and nobody told.
+
+    Twelve steps are two epochs; cut in the second, rows grouped by length must come in the order of that epoch.
+    """
+    common = {"per_device_train_batch_size": 4, "save_strategy": "steps", "save_steps": 2, "max_steps": 6, **order}
+    last = common["max_steps"]
+    whole = train(tiny_folder, tiny_rows, tmp_path / "whole", **common)
     shutil.copytree(tmp_path / "whole", tmp_path / "cut")
-    shutil.rmtree(tmp_path / "cut" / "checkpoint-6")
-    again = resumed(tiny_folder, tiny_rows, tmp_path / "cut", max_steps=6)
+    shutil.rmtree(tmp_path / "cut" / f"checkpoint-{last}")
+    again = resumed(tiny_folder, tiny_rows, tmp_path / "cut", **{"max_steps": 6, **order})
     assert torch.equal(flat(whole.model), flat(again.model))
     start_model, _ = load(tiny_folder)
-    kept, _ = load(tmp_path / "cut" / "checkpoint-4")
+    kept, _ = load(tmp_path / "cut" / f"checkpoint-{last - 2}")
     assert not torch.equal(flat(start_model), flat(kept))
 
 

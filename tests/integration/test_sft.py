@@ -301,6 +301,29 @@ def test_a_long_row_is_refused_and_never_cut(tiny_folder, tmp_path):
         train(tiny_folder, dataset, tmp_path / "b", max_steps=1, max_length=64, scale_check="lazy")
 
 
+def test_rows_of_like_length_share_a_batch(tiny_folder, tmp_path):
+    rows = to_dataset(tiny_examples(120))
+    model, processor = load(tiny_folder)
+    grouped = {"train_sampling_strategy": "group_by_length", "per_device_train_batch_size": 4}
+
+    def make(**changes):
+        return ScaleSFTTrainer(
+            model, config(tmp_path, **grouped, **changes), train_dataset=rows, processing_class=processor
+        )
+
+    def padding(trainer):
+        masks = [batch["attention_mask"] for batch in trainer.get_train_dataloader()]
+        return 1 - sum(int(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks)
+
+    trainer = make()
+    grouped_share = padding(trainer)
+    trainer.args.train_sampling_strategy = "random"
+    assert grouped_share < 0.5 * padding(trainer)
+    for changes in ({"scale_check": "lazy"}, {"scale_check_limit": 119}):
+        with pytest.raises(ConfigError, match="group_by_length needs the length of every row; keep scale_check"):
+            make(**changes)
+
+
 def test_what_cannot_be_right_is_refused(tiny_folder, tiny_rows, tmp_path):
     for changes, word in [
         ({"label_smoothing_factor": 0.1}, "label_smoothing"),

@@ -4,11 +4,13 @@ from collections.abc import Sequence
 
 
 def run(argv: Sequence[str]) -> int:
-    """``loss``, ``sft``, ``grpo`` or ``data``; prints a table, and writes JSON with ``--json``."""
+    """``loss``, ``sft``, ``grpo``, ``order`` or ``data``; prints a table, and writes JSON with ``--json``."""
     from balanced_thinking.cli.parsing import OneLineParser
 
     parser = OneLineParser(prog="balanced bench", description=__doc__)
-    parser.add_argument("what", choices=("loss", "sft", "grpo", "data"), help="the head, a whole step, or reading")
+    parser.add_argument(
+        "what", choices=("loss", "sft", "grpo", "order", "data"), help="the head, whole steps, or reading"
+    )
     parser.add_argument("--pairs", type=int, help="timed rounds; unset: 11 for loss, 21 for steps, 3 for data")
     parser.add_argument("--threads", type=int, help="threads of torch; unset: torch's own choice")
     parser.add_argument(
@@ -33,6 +35,7 @@ def run(argv: Sequence[str]) -> int:
         "loss": ["threads", "trained", "dim", "vocab", "dtypes", "arms"],
         "sft": ["threads", "model", "dataset"],
         "grpo": ["threads", "model", "dataset"],
+        "order": ["threads", "model", "dataset"],
         "data": [],
     }[options.what]
     given = {name: value for name, value in vars(options).items() if value is not None and name not in ("what", "json")}

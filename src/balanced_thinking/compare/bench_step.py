@@ -11,6 +11,11 @@ and of a GRPO step (completions, rewards, forward, backward, AdamW), both in our
     auto         our rollouts
     trl          TRL's rollouts
 
+and of the steps of one pass over the same rows, in two orders:
+
+    grouped      rows of like length share a batch (train_sampling_strategy="group_by_length")
+    random       the default
+
 Left out: collation of SFT, several devices, accumulation.
 """
 
@@ -27,7 +32,8 @@ from balanced_thinking.models.modeling import load_processor
 
 # Largest acceptable median of scale / token_mean in wall seconds.
 GOALS: Mapping[tuple[str, str], float] = {("sft", "token_mean"): 1.02}
-FIRST: Mapping[str, str] = {"sft": "scale", "grpo": "auto"}
+FIRST: Mapping[str, str] = {"sft": "scale", "grpo": "auto", "order": "grouped"}
+ORDER_STEPS = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +41,7 @@ class StepBenchOptions:
     """The model, batch and length of ``bench_step``.
 
     Attributes:
-        kind: ``sft`` or ``grpo``.
+        kind: ``sft``, ``grpo`` or ``order``.
         model: Folder or hub id.
         dataset: Benchmark name or data file; its first rows are used.
         rows: Rows of a step; of GRPO, completions.
@@ -100,7 +106,8 @@ def format_step_table(result: Mapping[str, Any]) -> str:
 
     options = result["options"]
     first = FIRST[options["kind"]]
-    table = Table(title=f"one {options['kind'].upper()} step", title_justify="left")
+    what = f"{ORDER_STEPS} SFT steps" if options["kind"] == "order" else f"one {options['kind'].upper()} step"
+    table = Table(title=what, title_justify="left")
     for column in ("arm", "wall s", "CPU s", f"{first} / arm, wall", "wins", f"{first} / arm, CPU", "goal"):
         table.add_column(column, justify="left" if column == "arm" else "right", no_wrap=True)
     for arm, values in result["arms"].items():
@@ -121,18 +128,26 @@ def _make_steps(options: StepBenchOptions, folder: Path) -> dict[str, Callable[[
     from balanced_thinking.training.dataset import DataArguments, read_examples
 
     data, groups = DataArguments(dataset=[options.dataset]), options.num_generations if options.kind == "grpo" else 1
-    rows = to_dataset(islice(read_examples(options.dataset, data, split="train"), options.rows // groups))
+    count = options.rows * ORDER_STEPS if options.kind == "order" else options.rows // groups
+    rows = to_dataset(islice(read_examples(options.dataset, data, split="train"), count))
+    if options.kind == "order":
+        orders = {"grouped": "group_by_length", "random": "random"}
+        trainers = {arm: _ours("scale", options, rows, folder / arm, order=order) for arm, order in orders.items()}
+        return {arm: _steps(trainer, list(trainer.get_train_dataloader())) for arm, trainer in trainers.items()}
     if options.kind == "grpo":
-        return {arm: _step(_grpo(arm, options, rows, folder / arm), rows, copies=groups) for arm in ("auto", "trl")}
-    makers = {"scale": _ours, "token_mean": _ours, "trl": _stock}
-    return {arm: _step(make(arm, options, rows, folder / arm), rows) for arm, make in makers.items()}
+        trainers = {arm: _grpo(arm, options, rows, folder / arm) for arm in ("auto", "trl")}
+    else:
+        makers = {"scale": _ours, "token_mean": _ours, "trl": _stock}
+        trainers = {arm: make(arm, options, rows, folder / arm) for arm, make in makers.items()}
+    copies = [rows[i] for i in range(len(rows)) for _ in range(groups)]
+    return {arm: _steps(trainer, [trainer.data_collator(copies)]) for arm, trainer in trainers.items()}
 
 
-def _ours(arm: str, options: StepBenchOptions, rows: Any, folder: Path) -> Any:
+def _ours(arm: str, options: StepBenchOptions, rows: Any, folder: Path, *, order: str = "random") -> Any:
     from balanced_thinking.training.sft import ScaleSFTTrainer
     from balanced_thinking.training.sft_config import ScaleSFTConfig
 
-    config = ScaleSFTConfig(str(folder), loss=arm, **_settings(options))
+    config = ScaleSFTConfig(str(folder), loss=arm, train_sampling_strategy=order, **_settings(options))
     return ScaleSFTTrainer(options.model, config, train_dataset=rows)
 
 
@@ -188,21 +203,21 @@ def _settings(options: StepBenchOptions) -> dict[str, Any]:
     }
 
 
-def _step(trainer: Any, rows: Any, copies: int = 1) -> Callable[[], Any]:
-    """One optimizer step of a trainer, as its own loop does it, on the same rows each time (collated before)."""
+def _steps(trainer: Any, batches: list[Any]) -> Callable[[], Any]:
+    """An optimizer step of a trainer for each batch, as its own loop does it, on the same batches each time."""
     trainer.create_optimizer()
     model, optimizer = trainer.accelerator.prepare(trainer.model, trainer.optimizer)
     trainer.model_wrapped = model
     trainer.optimizer, trainer.state.max_steps = optimizer, trainer.args.max_steps
     trainer.current_gradient_accumulation_steps = 1
-    batch = trainer.data_collator([rows[i] for i in range(len(rows)) for _ in range(copies)])
 
-    def step() -> None:
-        batches, items = trainer.get_batch_samples(iter([copy.copy(batch)]), 1, trainer.args.device)
-        model.train()
-        trainer.training_step(model, batches[0], items)
-        trainer.accelerator.clip_grad_norm_(model.parameters(), trainer.args.max_grad_norm)
-        optimizer.step()
-        model.zero_grad()
+    def steps() -> None:
+        for batch in batches:
+            found, items = trainer.get_batch_samples(iter([copy.copy(batch)]), 1, trainer.args.device)
+            model.train()
+            trainer.training_step(model, found[0], items)
+            trainer.accelerator.clip_grad_norm_(model.parameters(), trainer.args.max_grad_norm)
+            optimizer.step()
+            model.zero_grad()
 
-    return step
+    return steps

@@ -39,6 +39,7 @@ class CheckReport:
         unchecked: Rows beyond the limit: ``total - checked``.
         lengths: ``min``, ``median``, ``p95`` and ``max`` tokens of the kept rows; empty where they were not counted.
         malformed: Rows kept although their segments are faulty, by kind.
+        row_lengths: Tokens of each kept row that was checked, in the order of ``kept``; empty where not counted.
     """
 
     kept: list[int]
@@ -48,6 +49,7 @@ class CheckReport:
     unchecked: int
     lengths: dict[str, int] = field(default_factory=dict)
     malformed: dict[str, int] = field(default_factory=dict)
+    row_lengths: list[int] = field(default_factory=list)
 
     def line(self) -> str:
         """Everything in one line."""
@@ -177,7 +179,8 @@ class _Check:
     def report(self, checked: int, total: int) -> CheckReport:
         kept = [*self.kept, *range(checked, total)]
         lengths = _summary(self.lengths)
-        return CheckReport(kept, self.skipped, checked, total, total - checked, lengths, dict(self.malformed))
+        malformed = dict(self.malformed)
+        return CheckReport(kept, self.skipped, checked, total, total - checked, lengths, malformed, self.lengths)
 
 
 def _check_options(dataset: Any, on_malformed: str, on_overflow: str, limit: int) -> None:

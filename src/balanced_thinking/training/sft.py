@@ -32,6 +32,7 @@ from balanced_thinking.errors import ConfigError, DataError
 from balanced_thinking.models.checkpoints import StrictResume
 from balanced_thinking.models.modeling import Targets, add_weighted_head, freeze_vision_tower, load_processor
 from balanced_thinking.training.meter import SegmentMeter
+from balanced_thinking.training.sampling import LengthGroupedBatches
 from balanced_thinking.training.sft_config import ScaleSFTConfig
 
 
@@ -74,9 +75,10 @@ class ScaleSFTTrainer(StrictResume, SFTTrainer):
         processing_class = processing_class or _processor_of(model, args)
         _set_pad_token(processing_class, args)
         own_collator = data_collator is None
+        self._row_lengths: list[int] | None = None
         if own_collator:
             data_collator = make_collator(processing_class, args, generation_config=_generation_config(model))
-            train_dataset, eval_dataset = _checked(train_dataset, eval_dataset, data_collator, args)
+            train_dataset, eval_dataset, self._row_lengths = _checked(train_dataset, eval_dataset, data_collator, args)
         # Everything is done in the collator, for text-only rows as well; this is TRL's public way to say so.
         args.dataset_kwargs = {**(args.dataset_kwargs or {}), "skip_prepare_dataset": True}
         super().__init__(
@@ -101,6 +103,14 @@ class ScaleSFTTrainer(StrictResume, SFTTrainer):
         self.allow_new_total_steps = args.scale_new_total_steps
         self._meters = {mode: SegmentMeter(self.segment_names) for mode in ("train", "eval")}
         self._step_counts: list[int] = []
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        """As ``Trainer``, but rows of like length are grouped by the lengths that the check counted."""
+        if self.args.train_sampling_strategy == "group_by_length" and self._row_lengths is not None:
+            rows = self.args.train_batch_size * self.args.gradient_accumulation_steps
+            seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+            return LengthGroupedBatches(self._row_lengths, rows, seed=seed)
+        return super()._get_train_sampler(train_dataset)
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
         """As ``Trainer``; also counts the step's responses, response tokens and tokens by segment, on all ranks."""
@@ -204,13 +214,20 @@ def check_dataset(dataset: Any, collator: ScaleCollator, args: ScaleSFTConfig) -
     )
 
 
-def _checked(train: Any, evaluation: Any, collator: ScaleCollator, args: ScaleSFTConfig) -> tuple[Any, Any]:
-    """The data sets without skipped rows; streams and ``lazy`` are checked row by row in the collator."""
+def _checked(
+    train: Any, evaluation: Any, collator: ScaleCollator, args: ScaleSFTConfig
+) -> tuple[Any, Any, list[int] | None]:
+    """The data sets without skipped rows, and the tokens of each training row where all were counted.
+
+    Streams and ``lazy`` are checked row by row in the collator.
+    """
     evaluations = evaluation if isinstance(evaluation, dict) else {"": evaluation}
-    kept = {}
+    kept, lengths = {}, None
     for name, dataset in {"train": train, **evaluations}.items():
         if isinstance(dataset, Dataset) and args.scale_check == "all":
             report = check_dataset(dataset, collator, args)
+            if name == "train" and len(report.row_lengths) == len(report.kept):
+                lengths = report.row_lengths
             dataset = dataset if len(report.kept) == len(dataset) else dataset.select(report.kept)
             if not len(dataset):
                 raise DataError("no row is left to train on", field=name or None, remedy="see the counts above")
@@ -220,7 +237,10 @@ def _checked(train: Any, evaluation: Any, collator: ScaleCollator, args: ScaleSF
     if isinstance(train, Dataset) and len(train):
         collator([kept["train"][0]])
     train = kept.pop("train")
-    return train, kept if isinstance(evaluation, dict) else kept[""]
+    if args.train_sampling_strategy == "group_by_length" and train is not None and lengths is None:
+        remedy = 'keep scale_check="all", raise scale_check_limit to the number of rows, or leave it out'
+        raise ConfigError(f"train_sampling_strategy=group_by_length needs the length of every row; {remedy}")
+    return train, kept if isinstance(evaluation, dict) else kept[""], lengths
 
 
 def _as_scale_config(args: Any, model: Any) -> ScaleSFTConfig:
