@@ -1,5 +1,8 @@
 """Reports from made-up results: claims with hand-worked differences, hostile text, the two renderings."""
 
+import json
+import shutil
+
 import pytest
 
 from balanced_thinking.compare import plots
@@ -7,7 +10,7 @@ from balanced_thinking.compare.comparison import read_comparison
 from balanced_thinking.compare.plan import Stage
 from balanced_thinking.compare.render import Answer, Code, Example, Heading, Table, Text, html, markdown
 from balanced_thinking.compare.report import write_report
-from balanced_thinking.compare.statistics import cells, claims, seconds_compare, time_ratio
+from balanced_thinking.compare.statistics import cells, claims, clock_of, paired_over_seeds, seconds_compare, time_ratio
 from balanced_thinking.evaluation.metrics import encode_bits
 
 N = 200
@@ -43,7 +46,7 @@ def test_the_claims_with_their_figures():
     """scale - sft = 20/200 = 10 points; scale - sft+grpo = 1/200 = 0.5; scale+grpo - base (the best) = -10/200 = -5."""
     first, second, third, fourth = claims(ROWS)
     assert (first.verdict, first.figures[:12]) == ("holds on one seed", "+10.0 points")
-    assert (second.verdict, second.figures[:11]) == ("not told apart", "+0.5 points")
+    assert (second.verdict, second.figures[:11]) == ("not resolved", "+0.5 points")
     assert (third.verdict, third.figures) == ("does not hold", "1 / 5.0")
     assert fourth.verdict == "does not hold on one seed"
     assert fourth.figures.startswith("-5.0 points")
@@ -75,14 +78,19 @@ def test_the_ratio_of_times_names_accuracies_and_steps():
 
 
 def test_seconds_are_compared_only_where_they_were_measured_alike():
+    """Beside other work CPU seconds take their place, on CPUs with the same threads; else nothing does."""
     beside = row("scale", 120, seconds=(12,), alone=False)
+    beside["stages"][0]["cpu_seconds"] = 6
     assert seconds_compare(ROWS)
     assert not seconds_compare([*ROWS, beside])
+    assert "CPU time(scale) = 60 CPU s / 6 CPU s = 10.00" in time_ratio([ROWS[3], beside])
+    beside["stages"][0]["device"] = "cuda"
     assert time_ratio([ROWS[3], beside]) is None
     assert not seconds_compare([ROWS[0]])
     other = row("scale", 120, seconds=(12,))
     other["stages"][0]["threads"] = 2
     assert not seconds_compare([ROWS[3], other])
+    assert clock_of([ROWS[3], other]) is None
 
 
 def test_the_ratio_is_over_the_seeds_that_both_arms_have():
@@ -126,12 +134,123 @@ def test_text_from_data_is_escaped_everywhere(tmp_path):
     assert "\n# head" not in outside
 
 
-def test_only_our_own_pictures_are_removed_from_examples(tmp_path):
-    (tmp_path / "examples").mkdir()
-    for name in ("1-0.png", "mine.py", "2.png"):
-        (tmp_path / "examples" / name).write_text("x")
-    markdown([], tmp_path)
-    assert sorted(path.name for path in (tmp_path / "examples").iterdir()) == ["2.png", "mine.py"]
+def test_examples_outlive_the_predictions_they_came_from(tmp_path):
+    """A committed folder has no predictions: its report can be made again without losing its examples."""
+    values = {
+        "name": "n",
+        "models": ["m"],
+        "arms": ["sft", "scale"],
+        "benchmarks": ["icons"],
+        "recipe": {"dataset": "d"},
+    }
+    comparison = read_comparison(values, source="x")
+    picture, other = tmp_path / "p.png", tmp_path / "examples" / "mine.py"
+    picture.write_bytes(b"pixels")
+    for arm, right in (("sft", False), ("scale", True)):
+        folder = tmp_path / "m" / arm / "seed-0" / "predictions"
+        folder.mkdir(parents=True)
+        line = {
+            "id": "q1",
+            "question": "How many?",
+            "images": [str(picture)],
+            "reference": "3",
+            "response": f"by {arm}",
+        }
+        (folder / "icons.jsonl").write_text(json.dumps({**line, "correct": right}) + "\n")
+    rows = [row("sft", 100, benchmark="icons"), row("scale", 120, benchmark="icons")]
+    write_report(comparison, rows, tmp_path)
+    before = (tmp_path / "report.md").read_text()
+    assert "by sft" in before
+    assert "The question alone, without the picture, gives 20.0 %." in before
+    other.write_text("not ours")
+    (tmp_path / "examples" / "9-0.png").write_bytes(b"of an earlier report")
+    shutil.rmtree(tmp_path / "m")
+    picture.unlink()
+    page = write_report(comparison, rows, tmp_path).read_text()
+    assert (tmp_path / "report.md").read_text() == before
+    assert "by scale" in page
+    assert "data:image/png;base64," in page
+    assert other.exists()
+
+
+def test_an_arm_without_predictions_leaves_the_others_their_examples(tmp_path):
+    values = {"name": "n", "models": ["m"], "arms": ["sft", "scale"], "benchmarks": ["b"], "recipe": {"dataset": "d"}}
+    comparison = read_comparison({**values, "benchmarks": ["icons"]}, source="x")
+    folder = tmp_path / "m" / "sft" / "seed-0" / "predictions"
+    folder.mkdir(parents=True)
+    line = {"id": "q1", "question": "How many?", "images": [], "reference": "3", "response": "by sft", "correct": True}
+    (folder / "icons.jsonl").write_text(json.dumps(line) + "\n")
+    write_report(comparison, [row("sft", 100, benchmark="icons")], tmp_path)
+    assert "by sft" in (tmp_path / "report.md").read_text()
+
+
+def test_the_report_tells_the_versions_of_the_runs(tmp_path):
+    values = {"name": "n", "models": ["m"], "arms": ["sft"], "benchmarks": ["icons"], "recipe": {"dataset": "d"}}
+    made = [{"commit": "abc", "packages": {"torch": "0.1"}}, {"commit": "def", "packages": {"torch": "0.2"}}]
+    (tmp_path / "comparison.json").write_text(json.dumps({"made_by": made}))
+    write_report(read_comparison(values, source="x"), [row("sft", 100, benchmark="icons")], tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    assert '"commit": "abc"' in text
+    assert '"torch": "0.2"' in text
+
+
+def test_the_error_covers_questions_and_seeds():
+    """Means 0.5 and 0.6: s2 = 0.005; 100 questions always right, 20 half the time, 80 never: q2 = 0.2285 (by hand)."""
+    (arms,) = cells([row("sft", 100), row("sft", 120, seed=1)]).values()
+    q2 = (100 * (1 - 0.55) ** 2 + 20 * (0.5 - 0.55) ** 2 + 80 * 0.55**2) / 199
+    assert arms["sft"].standard_error == pytest.approx((0.005 / 2 + q2 / 200) ** 0.5)
+    (same,) = cells([row("sft", 100), row("sft", 100, seed=1)]).values()
+    assert same["sft"].standard_error == pytest.approx(0.0354, abs=2e-4)
+
+
+def test_an_untrained_arm_is_set_against_every_seed_in_both_directions():
+    base, others = (
+        [row("base", 150)],
+        [row("scale+grpo", right, seed=s, seconds=(1, 1)) for s, right in enumerate((130, 140))],
+    )
+    there, back = paired_over_seeds(base, others), paired_over_seeds(others, base)
+    assert (there.seed_count, back.seed_count) == (2, 2)
+    assert there.difference == pytest.approx(0.075) == -back.difference
+
+
+def test_one_seed_is_never_resolved():
+    (arms,) = cells([row("sft", 100), row("scale", 120)]).values()
+    assert not arms["scale"].difference.resolved
+    assert arms["scale"].verdict.endswith("] on one seed")
+    (level,) = cells([row("sft", 100), row("scale", 101)]).values()
+    assert level["scale"].verdict.endswith("not resolved")
+
+
+def test_the_best_of_the_others_is_the_one_with_the_smallest_margin_on_shared_seeds():
+    """scale has a third, better seed, which scale+grpo does not share; against base it is behind on its own seeds."""
+    rows = [row("scale+grpo", 120, seed=s, seconds=(1, 1)) for s in (0, 1)]
+    rows += [row("scale", right, seed=s, seconds=(1,)) for s, right in enumerate((110, 110, 190))]
+    rows += [row("base", 125)]
+    assert claims(rows)[-1].figures.endswith("to base, the best of the others")
+
+
+def test_cells_say_where_they_have_fewer_seeds(tmp_path):
+    values = {
+        "name": "n",
+        "models": ["m"],
+        "arms": ["sft", "scale:full"],
+        "benchmarks": ["b"],
+        "recipe": {"dataset": "d"},
+    }
+    rows = [row("sft", 100), row("sft", 100, seed=1), row("scale:full", 110, seconds=(1,))]
+    write_report(read_comparison({**values, "benchmarks": ["icons"]}, source="x"), rows, tmp_path)
+    assert "55.0 ± 3.5 (1 of 2 seeds)" in (tmp_path / "report.md").read_text()
+
+
+def test_own_scores_and_dollar_signs(tmp_path):
+    values = {"name": "n", "models": ["a$^$c"], "arms": ["sft"], "benchmarks": ["icons"], "recipe": {"dataset": "d"}}
+    rows = [
+        {**row("sft", 100, model="a$^$c", benchmark="x$y"), "scores": {"anls": 0.61}},
+        row("sft", 90, model="a$^$c", seed=1),
+    ]
+    page = write_report(read_comparison(values, source="x"), rows, tmp_path).read_text()
+    assert "anls" in page
+    assert "a$^$c" in page
 
 
 def test_curves_of_any_number_of_segments(tmp_path):

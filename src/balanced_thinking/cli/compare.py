@@ -79,9 +79,8 @@ def check_recipes(comparison: Any, *, source: str) -> None:
     from balanced_thinking.cli.sft import parse as parse_sft
     from balanced_thinking.compare.comparison import check_benchmarks
     from balanced_thinking.compare.plan import plan_stages
-    from balanced_thinking.demo.presets import PRESETS
+    from balanced_thinking.demo.presets import check_model_name
     from balanced_thinking.errors import ConfigError
-    from balanced_thinking.models.modeling import check_name
     from balanced_thinking.training.dataset import DataArguments
     from balanced_thinking.training.grpo import GRPOArguments, StrictGRPOConfig
     from balanced_thinking.training.rewards import load_rewards
@@ -89,8 +88,8 @@ def check_recipes(comparison: Any, *, source: str) -> None:
 
     check_benchmarks(comparison)
     for model in comparison.models:
-        if model not in PRESETS:
-            check_name(model)
+        check_model_name(model)
+    _check_launch(comparison.launch)
     types = {
         "recipe": (DataArguments, ScaleSFTConfig, ModelConfig),
         "grpo": (DataArguments, GRPOArguments, StrictGRPOConfig, ModelConfig),
@@ -102,12 +101,52 @@ def check_recipes(comparison: Any, *, source: str) -> None:
     for arm, stage in tried.items():
         try:
             if stage.kind == "sft":
-                parse_sft(dict(stage.recipe))
-                continue
-            _, grpo, config, _ = parse_grpo(dict(stage.recipe))
-            load_rewards(grpo.reward_funcs, max_completion_length=config.max_completion_length)
+                data, *_ = parse_sft(dict(stage.recipe))
+            else:
+                data, grpo, config, _ = parse_grpo(dict(stage.recipe))
+                load_rewards(grpo.reward_funcs, max_completion_length=config.max_completion_length)
+            _check_datasets([*data.dataset, *([data.eval_dataset] if data.eval_dataset else [])])
         except ConfigError as error:
             raise ConfigError(f"{source}, arm {arm}: {error}") from error
+
+
+def _check_launch(arguments: Sequence[str]) -> None:
+    """Refuse what `accelerate launch` would refuse.
+
+    Raises:
+        ConfigError: its own message.
+    """
+    from typing import NoReturn
+
+    from accelerate.commands.launch import launch_command_parser
+
+    from balanced_thinking.errors import ConfigError
+
+    def refuse(message: str) -> NoReturn:
+        raise ConfigError(f"comparison: launch: {message} (see accelerate launch --help)")
+
+    parser = launch_command_parser()
+    parser.error = refuse
+    known, unknown = parser.parse_known_args([*arguments, "script"])
+    if unknown or known.training_script != "script":
+        refuse(f"unknown argument {(unknown or [known.training_script])[0]}")
+
+
+def _check_datasets(names: Sequence[str]) -> None:
+    """Refuse a data set that is neither a benchmark nor a path nor the form of a hub id.
+
+    Raises:
+        ConfigError: names the nearest benchmark.
+    """
+    from pathlib import Path
+
+    from balanced_thinking.compare.comparison import nearest
+    from balanced_thinking.errors import ConfigError
+    from balanced_thinking.evaluation.benchmarks import BENCHMARKS
+
+    for name in names:
+        if name not in BENCHMARKS and not Path(name).exists() and name.count("/") != 1:
+            raise ConfigError(f"no benchmark and no data file is called {name!r}; {nearest(name, BENCHMARKS)}")
 
 
 def _dry_run(comparison: Any, output: Any) -> int:

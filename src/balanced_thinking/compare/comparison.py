@@ -18,6 +18,9 @@ from balanced_thinking.evaluation.benchmarks import ask, file_name
 # What a comparison gives each stage by itself.
 _OWNED = ("model_name_or_path", "output_dir", "seed", "resume_from_checkpoint")
 _TAKEN = ("", ".", "..", "examples", "plots")
+# What all evaluations may share; the rest is a key of the comparison itself, or follows from the recipe.
+_READING = ("dataset_format", "image_root", "answer_from", "columns", "allow_outside")
+_EVALUATE = (*_READING, "backend", "batch_size")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,8 @@ class Comparison:
         benchmarks: Benchmark names (``icons:val`` for another split than test) or data files.
         recipe: Fields of ``balanced sft`` that all arms share (data, steps, batch, learning rate, ...).
         grpo: Fields of ``balanced grpo`` that all arms with GRPO share; only they need it.
+        evaluate: Options of ``balanced evaluate`` that all evaluations share: how data files are read, backend, batch
+            size.
         limit: Questions per benchmark; None for all.
         max_new_tokens: Generation cap of all arms; None for the benchmark's own.
         blank_images: Also evaluate with grey pictures, which shows whether a model looks.
@@ -98,6 +103,7 @@ class Comparison:
     benchmarks: tuple[str, ...]
     recipe: Mapping[str, Any]
     grpo: Mapping[str, Any] = field(default_factory=dict)
+    evaluate: Mapping[str, Any] = field(default_factory=dict)
     seeds: tuple[int, ...] = (0,)
     limit: int | None = None
     max_new_tokens: int | None = None
@@ -124,6 +130,7 @@ class Comparison:
             raise ConfigError(f"comparison: blank_images must be true or false, not {self.blank_images!r}")
         self._check_recipe("recipe", needed=True)
         self._check_recipe("grpo", needed=self.with_grpo)
+        self._check_evaluate()
         self._check_names()
 
     @property
@@ -148,6 +155,21 @@ class Comparison:
         for key in _OWNED:
             if key in recipe:
                 raise ConfigError(f"comparison: {name} must not hold {key}, which each stage gets by itself")
+
+    def _check_evaluate(self) -> None:
+        if not isinstance(self.evaluate, Mapping):
+            raise ConfigError(f"comparison: evaluate must be a mapping, not {self.evaluate!r}")
+        for key in self.evaluate:
+            if key not in _EVALUATE:
+                raise ConfigError(f"comparison: evaluate: unknown key {key!r}; {nearest(str(key), _EVALUATE)}")
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How benchmarks that are data files are read: options of ``load_examples``."""
+        options = {name: self.evaluate[name] for name in _READING if name in self.evaluate}
+        if "dataset_format" in options:
+            options["format"] = options.pop("dataset_format")
+        return {**options, "segments": self.recipe.get("scale_segments")}
 
     def _check_names(self) -> None:
         """Folders and files are named after models and benchmarks, so these names must differ."""
@@ -178,16 +200,19 @@ def read_comparison(values: Mapping[str, Any], *, source: str) -> Comparison:
 
 
 def check_benchmarks(comparison: Comparison) -> None:
-    """Refuse benchmarks, splits and data files that do not exist, before hours of training.
+    """Refuse benchmarks, splits and data files that do not exist or cannot be read, before hours of training.
 
     Raises:
         ConfigError: names the nearest that exists.
+        DataError: of a data file, what is wrong with its first question.
     """
     for benchmark in comparison.benchmarks:
         try:
-            ask(benchmark)
+            asked = ask(benchmark, comparison.reading)
         except EvaluationError as error:
             raise ConfigError(f"comparison: {error}") from error
+        if Path(benchmark).exists():
+            next(iter(asked.load()), None)
 
 
 def nearest(word: str, known: Any) -> str:

@@ -11,11 +11,15 @@ from typing import Any
 
 from balanced_thinking.compare.comparison import ARMS, Comparison
 from balanced_thinking.compare.plan import BLANK, Stage, plan_stages
-from balanced_thinking.compare.statistics import cells, seconds_compare
+from balanced_thinking.compare.statistics import cells, clock_of
 from balanced_thinking.runinfo import read_jsonl
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart, on light and on dark ground.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#B2A900")
+# What no palette of eight can hold follows from matplotlib's tab20b, on which more arms than these would repeat.
+_COLOURS = (
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#B2A900", "#7B4173", "#8C6D31",
+    "#393B79", "#AD494A", "#637939", "#9C9EDE", "#E7969C", "#17BECF",
+)  # fmt: skip
 _ACCURACY = "accuracy % (± standard error)"
 Curves = Sequence[tuple[Stage, list[dict[str, Any]]]]
 
@@ -35,14 +39,18 @@ def write_plots(comparison: Comparison, rows: Sequence[dict[str, Any]], output: 
     matplotlib.use("Agg")
     folder = Path(output) / "plots"
     folder.mkdir(parents=True, exist_ok=True)
+    # Names of models and benchmarks are text, also where they hold a dollar sign.
+    matplotlib.rcParams["text.parse_math"] = False
     colours = {arm: _COLOURS[i % len(_COLOURS)] for i, arm in enumerate(comparison.arms)}
-    curves = _curves(comparison, output)
+    curves, clock = _curves(comparison, output), clock_of(rows)
     makers: list[tuple[str, str, Callable[[], Any]]] = [
         ("accuracy", "accuracy by arm", lambda: _plot_accuracy(rows, colours)),
         (
             "trade-off",
-            "accuracy against training seconds",
-            lambda: _plot_trade_off(rows, colours) if seconds_compare(rows) else None,
+            "accuracy against training seconds"
+            if clock != "cpu_seconds"
+            else "accuracy against CPU seconds of training",
+            lambda: _plot_trade_off(rows, colours, clock) if clock else None,
         ),
         ("nll", "nll of each segment during SFT", lambda: _plot_panels(curves, colours, _nll_panels(curves))),
         ("weights", "weights of the segments", lambda: _plot_weights(curves, colours)),
@@ -132,7 +140,7 @@ def _plot_accuracy(rows: Sequence[dict[str, Any]], colours: dict[str, str]) -> A
     return figure
 
 
-def _plot_trade_off(rows: Sequence[dict[str, Any]], colours: dict[str, str]) -> Any:
+def _plot_trade_off(rows: Sequence[dict[str, Any]], colours: dict[str, str], clock: str) -> Any:
     """One point an arm: what its training cost and what it gave; with GRPO, a line from the SFT that it starts from."""
     found = {place: arms for place, arms in cells(rows).items() if not place[1].endswith(BLANK)}
     if not any(cell.seconds for arms in found.values() for cell in arms.values()):
@@ -145,9 +153,8 @@ def _plot_trade_off(rows: Sequence[dict[str, Any]], colours: dict[str, str]) -> 
             if start is not None and start.seconds:
                 axis.plot([start.seconds, at], [100 * start.accuracy, height], ":", color=colours[arm], linewidth=1)
             axis.errorbar(at, height, yerr=100 * cell.standard_error, fmt="o", capsize=3, color=colours[arm], label=arm)
-        axis.set(
-            title=f"{benchmark}\n{Path(model).name}", xlabel="training seconds", ylabel="accuracy % (± standard error)"
-        )
+        unit = "training seconds" if clock == "seconds" else "training, CPU seconds"
+        axis.set(title=f"{benchmark}\n{Path(model).name}", xlabel=unit, ylabel=_ACCURACY)
         _legend(axis)
     return figure
 

@@ -90,7 +90,7 @@ class _Probes:
 
     def _questions(self, benchmark: str) -> int:
         if benchmark not in self.sizes:
-            self.sizes[benchmark] = sum(1 for _ in ask(benchmark).load())
+            self.sizes[benchmark] = sum(1 for _ in ask(benchmark, self.comparison.reading).load())
         return min(self.sizes[benchmark], self.comparison.limit or self.sizes[benchmark])
 
     def _folder(self, stage: Stage) -> Path:

@@ -8,7 +8,6 @@ import base64
 import html as escaping
 import mimetypes
 import re
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,16 +70,11 @@ class Example:
     answers: Sequence[Answer]
 
 
-_OWN_PICTURE = re.compile(r"\d+-\d+\.\w+")
 Block = Heading | Text | Table | Code | Image | Example
 
 
 def markdown(blocks: Sequence[Block], output: Path) -> str:
-    """The blocks as Markdown; pictures of examples are copied to ``output/examples``."""
-    folder = output / "examples"
-    for path in folder.glob("*"):
-        if _OWN_PICTURE.fullmatch(path.name):  # whatever else stands there is not ours
-            path.unlink()
+    """The blocks as Markdown that stands in ``output``; plots and pictures are linked."""
     parts, number = [], 0
     for block in blocks:
         match block:
@@ -97,17 +91,14 @@ def markdown(blocks: Sequence[Block], output: Path) -> str:
                 parts.append(f"![{block.title}]({block.path.relative_to(output).as_posix()})")
             case Example():
                 number += 1
-                parts.append(_markdown_example(number, block, folder))
+                parts.append(_markdown_example(number, block, output))
     return "\n\n".join(parts) + "\n"
 
 
-def _markdown_example(number: int, example: Example, folder: Path) -> str:
+def _markdown_example(number: int, example: Example, output: Path) -> str:
     lines = [f"### {number}. {_flat(example.question)}", ""]
-    for index, source in enumerate(example.pictures):
-        folder.mkdir(parents=True, exist_ok=True)
-        target = folder / f"{number}-{index}{source.suffix}"
-        shutil.copyfile(source, target)
-        lines += [f"![picture]({folder.name}/{target.name})", ""]
+    for picture in example.pictures:
+        lines += [f"![picture]({picture.relative_to(output).as_posix()})", ""]
     lines += [f"Right answer: {_flat(example.reference)}", ""]
     for answer in example.answers:
         lines.append(f"* **{_flat(answer.arm)}** ({'right' if answer.correct else 'wrong'}): {_flat(answer.response)}")

@@ -5,7 +5,10 @@ The content stands here once, as blocks; ``render`` writes them as Markdown and 
 themselves (``statistics``) and plots (``plots``). Torch-free.
 """
 
+import dataclasses
 import json
+import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,13 +17,20 @@ from balanced_thinking.compare.comparison import ARMS, Comparison
 from balanced_thinking.compare.plan import BLANK, Stage, plan_stages
 from balanced_thinking.compare.plots import write_plots
 from balanced_thinking.compare.render import Answer, Block, Code, Example, Heading, Image, Table, Text, html, markdown
-from balanced_thinking.compare.statistics import REFERENCE, Cell, cells, claims, seconds_compare, time_ratio
-from balanced_thinking.runinfo import package_versions, read_jsonl, source_commit, write_text
+from balanced_thinking.compare.statistics import (
+    REFERENCE,
+    Cell,
+    cells,
+    claims,
+    clock_of,
+    seconds_compare,
+    time_ratio,
+)
+from balanced_thinking.evaluation.benchmarks import BENCHMARKS
+from balanced_thinking.runinfo import package_versions, read_jsonl, source_commit, write_json, write_text
 
-_HEAD = (
-    "arm", "accuracy %", f"to {REFERENCE}, points (95 %)", "malformed %", "truncated %", "think tokens",
-    "training s",
-)  # fmt: skip
+EXAMPLES_FILE = "examples.json"
+_OWN_PICTURE = re.compile(r"\d+-\d+\.\w+")
 _CITE = (
     "Method: SCALe; Perek, Wiesel, Dekel, Shabtay, Schwartz: Balanced Thinking: Improving Chain of Thought Training in "
     "Vision Language Models, arXiv:2603.18656, 2026. Pictures of the benchmarks icons and icons-unseen: Twemoji, "
@@ -31,6 +41,8 @@ _CITE = (
 def write_report(comparison: Comparison, rows: Sequence[dict[str, Any]], output: Path) -> Path:
     """Write ``report.html``, ``report.md``, ``plots/`` and ``examples/`` under ``output``; returns the HTML page."""
     output = Path(output)
+    if chosen := _examples(comparison, output):
+        _keep_examples(chosen, output / "examples")
     blocks = _blocks(comparison, rows, output)
     write_text(output / "report.md", markdown(blocks, output))
     write_text(output / "report.html", html(comparison.name, blocks))
@@ -45,11 +57,11 @@ def print_table(rows: Sequence[dict[str, Any]]) -> None:
 
     console = Console()
     if not console.is_terminal:
-        console = Console(width=120)
+        console = Console(width=132)
     for (model, benchmark), arms in cells(rows).items():
         table = RichTable(title=f"{benchmark}, {Path(model).name}", title_justify="left", box=box.SIMPLE_HEAD)
-        for number, name in enumerate(_HEAD):
-            table.add_column(name, justify="left" if number in (0, 2) else "right", no_wrap=number < 2)
+        for number, name in enumerate(_head(rows)):
+            table.add_column(name, justify="left" if number in (0, 3) else "right", no_wrap=number not in (4, 5, 7))
         for line in _lines(arms):
             table.add_row(*line)
         console.print(table)
@@ -63,16 +75,18 @@ def _blocks(comparison: Comparison, rows: Sequence[dict[str, Any]], output: Path
     plots = {plot.path.stem: Image(plot.title, plot.path) for plot in write_plots(comparison, rows, output)}
     blocks += [plots.pop(name) for name in ("accuracy", "trade-off") if name in plots]
     for (model, benchmark), arms in cells(rows).items():
-        blocks += [Heading(f"{benchmark}, {Path(model).name}", 2), Table(_HEAD, _lines(arms))]
+        blocks += [Heading(f"{benchmark}, {Path(model).name}", 2), Table(_head(rows), _lines(arms))]
+        if (known := BENCHMARKS.get(benchmark)) is not None and known.question_only is not None:
+            blocks.append(Text(f"The question alone, without the picture, gives {100 * known.question_only:.1f} %."))
         blocks += [table for table in (_own_scores(arms), _kinds(arms)) if table]
     blocks += [Heading("Training", 2), *_stages(rows)]
-    if not seconds_compare(rows):
-        blocks.append(Text("Trainings did not all run alone with the same threads: compare CPU seconds, not seconds."))
+    if any(row["stages"] for row in rows) and not seconds_compare(rows):
+        instead = "CPU seconds are compared" if clock_of(rows) else "times are not compared"
+        blocks.append(Text(f"Trainings did not all run alone with the same threads, so {instead}."))
     blocks += plots.values()
-    examples = _examples(comparison, output)
-    if examples:
+    if examples := _kept_examples(output / "examples"):
         blocks += [Heading("Examples", 2), *examples]
-    configuration = json.dumps(_configuration(comparison), indent=2)
+    configuration = json.dumps(_configuration(comparison, output), indent=2)
     return [*blocks, Heading("Configuration", 2), Code(configuration), Heading("How to cite", 2), Text(_CITE)]
 
 
@@ -96,25 +110,46 @@ def _overview(comparison: Comparison, rows: Sequence[dict[str, Any]]) -> Table:
     """The paper's layout: a line per model and benchmark, a column per arm; * where the difference is resolved."""
     lines = []
     for (model, benchmark), arms in cells(rows).items():
-        line = [f"{Path(model).name}, {benchmark}"]
-        for arm in comparison.arms:
-            cell = arms.get(arm)
-            star = "*" if cell and cell.difference and cell.difference.resolved else ""
-            line.append(f"{100 * cell.accuracy:.1f} ± {100 * cell.standard_error:.1f}{star}" if cell else "")
-        lines.append(line)
+        most = max(cell.seeds for cell in arms.values())
+        texts = {arm: _accuracy(cell, arm=arm, most=most) for arm, cell in arms.items()}
+        lines.append([f"{Path(model).name}, {benchmark}", *(texts.get(arm, "") for arm in comparison.arms)])
     return Table(("accuracy %", *comparison.arms), lines)
+
+
+def _accuracy(cell: Cell, *, arm: str, most: int) -> str:
+    """Accuracy ± error, * where resolved, and the number of seeds where it is not that of the others."""
+    star = "*" if cell.difference and cell.difference.resolved else ""
+    fewer = f" ({cell.seeds} of {most} seeds)" if cell.seeds < most and ARMS[arm].recipe is not None else ""
+    return f"{100 * cell.accuracy:.1f} ± {100 * cell.standard_error:.1f}{star}{fewer}"
+
+
+def _head(rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    training = "training CPU s" if clock_of(rows) == "cpu_seconds" else "training s"
+    return (
+        "arm", "seeds", "accuracy %", f"to {REFERENCE}, points (95 %)", "malformed %", "truncated %",
+        "think / answer tokens", training,
+    )  # fmt: skip
+
+
+def _tokens(cell: Cell) -> str:
+    """Lengths inside the tags, and their ratio."""
+    think, answer = cell.think_tokens, cell.answer_tokens
+    if think is None or answer is None:
+        return " / ".join("n/a" if value is None else f"{value:.1f}" for value in (think, answer))
+    return f"{think:.1f} / {answer:.1f}" + (f" = {think / answer:.0f}" if answer else "")
 
 
 def _lines(arms: dict[str, Cell]) -> list[tuple[str, ...]]:
     return [
         (
             arm,
+            str(cell.seeds) if ARMS[arm].recipe is not None else "",
             f"{100 * cell.accuracy:.1f} ± {100 * cell.standard_error:.1f}",
             cell.verdict,
             _percent(cell.malformed),
             _percent(cell.truncated),
-            "n/a" if cell.think_tokens is None else f"{cell.think_tokens:.0f}",
-            "" if cell.seconds is None else f"{cell.seconds:.0f}",
+            _tokens(cell),
+            "" if cell.seconds is None else f"{cell.seconds:,.{0 if cell.seconds >= 10 else 1}f}",
         )
         for arm, cell in arms.items()
     ]
@@ -143,8 +178,9 @@ def _legend(rows: Sequence[dict[str, Any]]) -> str:
     """What the columns mean, with the basis of the intervals as the statistics name it."""
     bases = {cell.difference.basis for arms in cells(rows).values() for cell in arms.values() if cell.difference}
     parts = [
-        "Accuracy ± standard error (with several seeds: of the seed means); differences in points, with the widest "
-        f'95 % interval; "not resolved" where an interval holds zero, * where none does (difference to {REFERENCE}).',
+        "Accuracy ± standard error over questions and seeds; differences in points over the seeds that both arms have, "
+        f'with the widest 95 % interval; "not resolved" where an interval holds zero, * where with several seeds none '
+        f"does (difference to {REFERENCE}).",
         *(f"Intervals: {basis}." for basis in sorted(bases)),
         "Malformed: not of the form <think>..</think><answer>..</answer>; n/a for arms whose format has no think.",
     ]
@@ -194,7 +230,38 @@ def _stages(rows: Sequence[dict[str, Any]]) -> list[Block]:
     return [Table(("model", "arm", "stage", "seconds", "CPU seconds", "steps", "tokens"), lines)]
 
 
-def _examples(comparison: Comparison, output: Path, *, count: int = 4) -> list[Block]:
+def _keep_examples(examples: Sequence[Example], folder: Path) -> None:
+    """Keep the chosen examples with their pictures: predictions may be gone when the report is made again."""
+    for path in folder.glob("*"):
+        if _OWN_PICTURE.fullmatch(path.name):  # whatever else stands there is not ours
+            path.unlink()
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = []
+    for number, example in enumerate(examples, start=1):
+        names = [f"{number}-{index}{source.suffix}" for index, source in enumerate(example.pictures)]
+        for name, source in zip(names, example.pictures, strict=True):
+            shutil.copyfile(source, folder / name)
+        kept.append({**dataclasses.asdict(example), "pictures": names})
+    write_json(folder / EXAMPLES_FILE, kept)
+
+
+def _kept_examples(folder: Path) -> list[Example]:
+    try:
+        kept = json.loads((folder / EXAMPLES_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    return [
+        Example(
+            each["question"],
+            [folder / name for name in each["pictures"] if (folder / name).is_file()],
+            each["reference"],
+            [Answer(**answer) for answer in each["answers"]],
+        )
+        for each in kept
+    ]
+
+
+def _examples(comparison: Comparison, output: Path, *, count: int = 4) -> list[Example]:
     """Questions on which the arms disagree, with the picture and what each arm wrote."""
     stages = [stage for stage in plan_stages(comparison, output) if stage.kind == "evaluate" and not stage.blank_images]
     stages = [stage for stage in stages if stage.seed in (comparison.seeds[0], 0)]
@@ -203,6 +270,8 @@ def _examples(comparison: Comparison, output: Path, *, count: int = 4) -> list[B
     model, benchmark = stages[0].model, stages[0].benchmark
     chosen = [stage for stage in stages if stage.model == model and stage.benchmark == benchmark]
     answers = {stage.arm: _predictions(stage) for stage in chosen}
+    # An arm that failed, or is still to come, must not take the examples of the others away.
+    answers = {arm: found for arm, found in answers.items() if found}
     shared = [key for key in next(iter(answers.values()), {}) if all(key in found for found in answers.values())]
     split = [key for key in shared if len({bool(found[key]["correct"]) for found in answers.values()}) > 1]
     keys = _spread(split or shared, answers, count)
@@ -236,9 +305,15 @@ def _predictions(stage: Stage) -> dict[str, dict[str, Any]]:
     return {row["id"]: row for row in rows}
 
 
-def _configuration(comparison: Comparison) -> dict[str, Any]:
+def _configuration(comparison: Comparison, output: Path) -> dict[str, Any]:
+    """Settings, and the versions and commits that the folder's calls were made with (not those of this report)."""
     settings = json.loads(json.dumps(vars(comparison), default=list))
-    return {**settings, "packages": package_versions(), "commit": source_commit()}
+    try:
+        told = json.loads((output / "comparison.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        told = {"packages": package_versions(), "commit": source_commit()}
+    made = told.get("made_by") or [{key: told.get(key) for key in ("commit", "packages")}]
+    return {**settings, "made_by": made}
 
 
 def _percent(value: float | None) -> str:

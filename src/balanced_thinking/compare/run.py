@@ -13,30 +13,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from balanced_thinking.compare.comparison import ARMS, Comparison
+from balanced_thinking.compare.display import Display, Running, busy_beside_us, tail
 from balanced_thinking.compare.plan import Stage, plan_stages, training_stages
 from balanced_thinking.errors import ConfigError
 from balanced_thinking.runinfo import content_hash, read_jsonl, run_info, write_json, write_text
 
 RESULTS_FILE, SETTINGS_FILE, STAGE_FILE = "results.jsonl", "comparison.json", "stage.json"
 _POLL_SECONDS = 0.5
+# Cores that others kept busy, on average, beside a training that counts as having run alone.
+_BESIDE = 0.2
 DIE_WITH_PARENT = "BALANCED_THINKING_DIE_WITH_PARENT"
-
-
-@dataclass
-class Running:
-    """A stage with its process and log."""
-
-    stage: Stage
-    process: subprocess.Popen
-    log: Path
-    started: float = field(default_factory=time.perf_counter)
 
 
 def run_comparison(comparison: Comparison, output: Path, *, resolve: Any = str) -> list[dict[str, Any]]:
@@ -54,13 +46,14 @@ def run_comparison(comparison: Comparison, output: Path, *, resolve: Any = str) 
     """
     output = Path(output)
     whole = with_earlier(comparison, output)
-    _same_settings(comparison, whole, output)
-    stages = plan_stages(comparison, output)
+    fixed = _same_settings(comparison, whole, output)
     models = {model: str(resolve(model)) for model in comparison.models}
+    _write_settings(whole, fixed, output)
+    stages = plan_stages(comparison, output)
     waiting = missing(comparison, output)
     failed: list[Stage] = []
     running: list[Running] = []
-    show = _Display(stages, waiting)
+    show = Display(stages, waiting)
     try:
         while waiting or running:
             for stage in _startable(waiting, [item.stage for item in running], comparison):
@@ -71,6 +64,7 @@ def run_comparison(comparison: Comparison, output: Path, *, resolve: Any = str) 
             for item in [item for item in running if item.process.poll() is not None]:
                 running.remove(item)
                 ok = item.process.returncode == 0 and is_done(item.stage)
+                _note_company(item)
                 show.ended(item, ok=ok)
                 if not ok:
                     failed.append(item.stage)
@@ -103,7 +97,7 @@ def run_stage(stage: Stage, comparison: Comparison, model: str) -> None:
     finally:
         item.process.kill()
     if code != 0 or not is_done(stage):
-        raise ConfigError(f"{stage.label} failed with code {code}: {_tail(item.log, 1)[0].removeprefix('balanced: ')}")
+        raise ConfigError(f"{stage.label} failed with code {code}: {tail(item.log, 1)[0].removeprefix('balanced: ')}")
 
 
 def is_done(stage: Stage) -> bool:
@@ -144,9 +138,10 @@ def _recorded(output: Path) -> dict[tuple[str, str, int, str], dict[str, Any]]:
 
 
 def gather(comparison: Comparison, output: Path) -> list[dict[str, Any]]:
-    """The rows of ``results.jsonl``: from the run folders, and as recorded before where these are gone."""
+    """The rows of ``results.jsonl``: from the run folders; as recorded before where these are gone or not planned."""
     rows, recorded = [], _recorded(output)
-    for stage in plan_stages(comparison, Path(output)):
+    planned = plan_stages(comparison, Path(output))
+    for stage in planned:
         if stage.kind == "evaluate" and not is_done(stage) and _key(stage) in recorded:
             rows.append(recorded[_key(stage)])
         elif stage.kind == "evaluate" and is_done(stage):
@@ -158,10 +153,12 @@ def gather(comparison: Comparison, output: Path) -> list[dict[str, Any]]:
                     "seed": stage.seed,
                     "benchmark": stage.questions,
                     **{key: figures.get(key) for key in _RESULT_FIELDS},
+                    **({"scores": figures["scores"]} if figures.get("scores") else {}),
                     "stages": [_timing(trained) for trained in _trainings(comparison, output, stage)],
                 }
             )
-    return rows
+    known = {_key(stage) for stage in planned}
+    return rows + [row for key, row in recorded.items() if key not in known]
 
 
 _RESULT_FIELDS = (
@@ -175,9 +172,10 @@ def _trainings(comparison: Comparison, output: Path, stage: Stage) -> list[Stage
 
 
 def _timing(stage: Stage) -> dict[str, Any]:
-    clock, how = _read(stage.folder / "run.json").get("stage", {}), _read(stage.folder / STAGE_FILE)
-    figures = {key: clock.get(key) for key in ("seconds", "cpu_seconds", "steps", "tokens")}
-    return {"name": stage.kind, **figures, "alone": how.get("alone", False), "threads": how.get("threads")}
+    run, how = _read(stage.folder / "run.json"), _read(stage.folder / STAGE_FILE)
+    figures = {key: run.get("stage", {}).get(key) for key in ("seconds", "cpu_seconds", "steps", "tokens")}
+    alone = how.get("alone", False) and how.get("beside", 0.0) <= _BESIDE
+    return {"name": stage.kind, **figures, "alone": alone, "threads": how.get("threads"), "device": run.get("device")}
 
 
 def _finished(folder: Path) -> bool:
@@ -210,21 +208,38 @@ def with_earlier(comparison: Comparison, output: Path) -> Comparison:
     return dataclasses.replace(comparison, **lists, grpo=grpo, blank_images=blank)
 
 
-def _same_settings(comparison: Comparison, whole: Comparison, output: Path) -> None:
-    """Refuse a folder that holds something else; seeds, arms and benchmarks may be added to."""
+def _same_settings(comparison: Comparison, whole: Comparison, output: Path) -> dict[str, Any]:
+    """What must not change in the folder; refuse one that holds something else, or results of unknown settings.
+
+    Seeds, arms and benchmarks may be added to.
+    """
     settings = json.loads(json.dumps(vars(whole), default=list))
-    fixed = {key: settings[key] for key in ("models", "recipe", "limit", "max_new_tokens", "launch")}
+    fixed = {key: settings[key] for key in ("models", "recipe", "limit", "max_new_tokens", "launch", "evaluate")}
     if comparison.with_grpo:
         fixed["grpo"] = settings["grpo"]
-    file = output / SETTINGS_FILE
-    before = _read(file).get("fixed", {})
+    before = _read(output / SETTINGS_FILE).get("fixed", {})
+    if not before and _recorded(output):
+        raise ConfigError(
+            f"{output} holds {RESULTS_FILE}, but {SETTINGS_FILE}, which tells how it was made, is missing or cannot be "
+            "read; restore it, or choose another folder"
+        )
     changed = [name for key in fixed if key in before for name in _differing(key, before[key], fixed[key])]
     if changed:
         raise ConfigError(
             f"{output} holds a comparison with other settings ({', '.join(changed)}); "
             "choose another folder, or remove it"
         )
-    write_json(file, {**run_info(settings), "fixed": {**before, **fixed}})
+    return {**before, **fixed}
+
+
+def _write_settings(whole: Comparison, fixed: dict[str, Any], output: Path) -> None:
+    """``comparison.json``: settings, what must not change, and the versions of each call that differed."""
+    file = output / SETTINGS_FILE
+    info = run_info(json.loads(json.dumps(vars(whole), default=list)))
+    made = {key: info[key] for key in ("commit", "packages")}
+    before = _read(file)
+    calls = before.get("made_by") or [{key: before[key] for key in made if key in before}] * ("packages" in before)
+    write_json(file, {**info, "fixed": fixed, "made_by": calls + [made] * (made not in calls)})
 
 
 def _startable(waiting: Sequence[Stage], running: Sequence[Stage], comparison: Comparison) -> list[Stage]:
@@ -261,6 +276,17 @@ def _start(stage: Stage, comparison: Comparison, model: str) -> Running:
             preexec_fn=die_with_parent if sys.platform == "linux" else None,
         )
     return Running(stage, process, log)
+
+
+def _note_company(item: Running) -> None:
+    """Write down how many cores others kept busy, on average, while a training ran."""
+    now = busy_beside_us()
+    if not item.stage.trains or now is None or item.busy is None:
+        return
+    file = item.stage.folder / STAGE_FILE
+    beside = max(0.0, (now - item.busy) / max(time.perf_counter() - item.started, 1e-9))
+    how = _read(file)
+    write_json(file, {**how, "beside": round(max(beside, how.get("beside", 0.0)), 3)})
 
 
 def _differing(name: str, before: Any, now: Any) -> list[str]:
@@ -301,8 +327,11 @@ def _command(stage: Stage, comparison: Comparison, model: str) -> list[str]:
     for name in ("limit", "max_new_tokens"):
         if getattr(comparison, name) is not None:
             command += [f"--{name}", str(getattr(comparison, name))]
-    if stage.recipe.get("system_prompt") or comparison.recipe.get("system_prompt"):
-        command += ["--system_prompt", comparison.recipe["system_prompt"]]
+    shared = {name: comparison.recipe.get(name) for name in ("system_prompt", "scale_segments")}
+    for name, value in {**shared, **comparison.evaluate}.items():
+        if value not in (None, False):
+            text = value if isinstance(value, str) else json.dumps(value)
+            command += [f"--{name}"] if value is True else [f"--{name}", text]
     command += ["--blank_images"] * stage.blank_images + ["--answers_only"] * (not ARMS[stage.arm].thinks)
     return command
 
@@ -325,73 +354,3 @@ def _read(path: Path) -> dict[str, Any]:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-
-
-def progress_of(stage: Stage) -> tuple[int, int | None, str]:
-    """(done, total or None, figures) of a running stage, from the files that it writes."""
-    if stage.trains:
-        rows = read_jsonl(stage.folder / "metrics.jsonl")
-        last = next((row for row in reversed(rows) if "loss" in row), None)
-        if last is None:
-            return 0, stage.recipe.get("max_steps"), ""
-        keys = [key for key in last if (key.startswith("scale/nll_") and key != "scale/nll_token") or key == "reward"]
-        figures = "  ".join(f"{key.removeprefix('scale/')} {last[key]:.2f}" for key in keys if key in last)
-        return last["step"], last["total_steps"], figures
-    file = stage.output / "predictions" / f"{stage.file_name}.jsonl"
-    rows = read_jsonl(file)
-    right = sum(bool(row.get("correct")) for row in rows)
-    return len(rows), None, f"accuracy {100 * right / len(rows):.1f} %" if rows else ""
-
-
-def _tail(log: Path, lines: int) -> list[str]:
-    return log.read_text(encoding="utf-8", errors="replace").strip().split("\n")[-lines:]
-
-
-class _Display:
-    """A bar for every running stage and one for all of them; plain lines where no terminal is."""
-
-    def __init__(self, stages: Sequence[Stage], waiting: Sequence[Stage]) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-        self.console = Console(stderr=True)
-        columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self.progress = Progress(*columns, TextColumn("{task.fields[figures]}"), console=self.console)
-        self.tasks: dict[str, Any] = {}
-        self.said: dict[str, float] = {}
-        done = len(stages) - len(waiting)
-        self.total = self.progress.add_task("all stages", total=len(stages), completed=done, figures="")
-        if done:
-            self.console.print(f"{done} of {len(stages)} stages are complete already")
-        if self.console.is_terminal:
-            self.progress.start()
-
-    def update(self, running: Sequence[Running]) -> None:
-        """Read how far each stage is."""
-        for item in running:
-            label = item.stage.label
-            done, total, figures = progress_of(item.stage)
-            if self.console.is_terminal:
-                if label not in self.tasks:
-                    self.tasks[label] = self.progress.add_task(label, total=total, figures="")
-                self.progress.update(self.tasks[label], completed=done, total=total, figures=figures)
-            elif time.perf_counter() - self.said.get(label, item.started) > 30:
-                self.said[label] = time.perf_counter()
-                self.console.print(f"  {label}: {done}{f'/{total}' if total else ''}  {figures}", highlight=False)
-
-    def ended(self, item: Running, *, ok: bool) -> None:
-        """Say what came of a stage; show the end of its log if it failed."""
-        label, seconds = item.stage.label, time.perf_counter() - item.started
-        if label in self.tasks:
-            self.progress.remove_task(self.tasks.pop(label))
-        self.progress.advance(self.total)
-        _, _, figures = progress_of(item.stage)
-        mark = "done" if ok else f"FAILED with code {item.process.returncode}, see {item.log}"
-        self.console.print(f"{label}: {mark} in {seconds:.0f} s  {figures if ok else ''}", highlight=False)
-        if not ok:
-            self.console.print("\n".join(f"    {line}" for line in _tail(item.log, 8)), highlight=False, markup=False)
-
-    def close(self) -> None:
-        """Leave the terminal as it was."""
-        if self.console.is_terminal:
-            self.progress.stop()

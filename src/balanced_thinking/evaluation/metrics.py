@@ -201,7 +201,8 @@ def seed_difference(
     """Difference a - b of two arms over seeds and questions, and whether it is resolved.
 
     With two seeds or more: a bootstrap over questions and seeds, and a t interval over the seed means; resolved only if
-    both exclude zero. With one seed: the paired interval over questions, and ``basis`` says that seeds are not covered.
+    both exclude zero. With one seed: the paired interval over questions, never resolved, and ``basis`` says that seeds
+    are not covered.
 
     Args:
         correct_a: One vector per seed; the i-th of both arms share the seed, and all share the questions.
@@ -221,7 +222,7 @@ def seed_difference(
         pair = paired_difference(correct_a[0], correct_b[0])
         basis = "95 % interval over questions only: one seed cannot show the spread over seeds"
         interval = (pair.low, pair.high)
-        return SeedDifference(mean, interval, None, n, seeds, _excludes_zero(interval), basis)
+        return SeedDifference(mean, interval, None, n, seeds, False, basis)
     questions = hierarchical_bootstrap(list(table), replicates=replicates, seed=seed)
     over_seeds = t_interval(table.mean(axis=1))
     basis = f"95 % bootstrap over questions and {seeds} seeds, and 95 % t interval over the {seeds} seed means"

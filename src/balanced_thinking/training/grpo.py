@@ -31,6 +31,7 @@ from balanced_thinking.models.devices import choose_device
 from balanced_thinking.models.modeling import freeze_vision_tower
 from balanced_thinking.training.rewards import OVERLONG
 from balanced_thinking.training.rollouts import roll_out, serves
+from balanced_thinking.training.sft_config import check_steps
 
 GRPO_PRESETS: Mapping[str, Mapping[str, Any]] = {
     "trl": {},
@@ -117,6 +118,7 @@ class StrictGRPOConfig(GRPOConfig):
         choose_device(self)
         self.remove_unused_columns = False  # rewards read the other columns
         super().__post_init__()
+        check_steps(self.max_steps)
         self._refuse_inexact_checkpoints()
 
     def _refuse_inexact_checkpoints(self) -> None:

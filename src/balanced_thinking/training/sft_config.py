@@ -141,6 +141,7 @@ class ScaleSFTConfig(SFTConfig):
             )
 
     def _refuse(self) -> None:
+        check_steps(self.max_steps)
         if self.loss == "scale" and self.loss_type != "nll":
             raise ConfigError(
                 f'loss="scale" with loss_type={self.loss_type!r}; loss_type="dft" needs loss="token_mean"'
@@ -155,6 +156,16 @@ class ScaleSFTConfig(SFTConfig):
             raise ConfigError("assistant_only_loss is not supported: the last assistant turn is trained, always")
         if self.packing or self.eval_packing or self.padding_free:
             raise ConfigError("packing and padding_free are not supported with pictures; leave them off")
+
+
+def check_steps(max_steps: int) -> None:
+    """Refuse numbers of steps that transformers takes for something else: with 0 it makes one step.
+
+    Raises:
+        ConfigError: neither -1 (as many as the epochs have) nor at least 1.
+    """
+    if max_steps != -1 and max_steps < 1:
+        raise ConfigError(f"max_steps must be at least 1, not {max_steps}; leave it out to train whole epochs")
 
 
 def decoded(name: str, value: Any, kind: type) -> Any:

@@ -5,6 +5,7 @@ of everything that made it, whole or not at all. What it leaves out: how a prese
 To add one: a module in ``families`` with a line in its table, and a line in ``PRESETS``.
 """
 
+import difflib
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -71,6 +72,23 @@ PRESETS: dict[str, Preset] = {
 PRESETS["smollm2"] = Preset(
     "smollm2", "the real SmolLM2-135M-Instruct under a small tower, trained to see icons", "idefics3", "smollm2"
 )
+
+
+def check_model_name(name: str) -> None:
+    """Refuse what is plainly no model, before anything is prepared for it.
+
+    Raises:
+        ConfigError: a name that is almost a preset's.
+        CheckpointError: a path without a model.
+    """
+    if name in PRESETS:
+        return
+    near = difflib.get_close_matches(name, list(PRESETS), n=1, cutoff=0.85)
+    if near and not Path(name).exists():
+        raise ConfigError(f"there is no model {name!r}; did you mean {near[0]}?")
+    from balanced_thinking.models.modeling import check_name
+
+    check_name(name)
 
 
 def resolve(name_or_path: str | Path) -> Path | str:

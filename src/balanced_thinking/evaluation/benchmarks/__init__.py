@@ -24,13 +24,18 @@ from balanced_thinking.evaluation.question import Question, Rule
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """A benchmark: its name, one line about it, the generation cap for all arms, its splits, and their examples."""
+    """A benchmark: its name, one line about it, the generation cap for all arms, its splits, and their examples.
+
+    ``question_only`` is the share of its test that needs no picture: the commonest training answer to the question
+    (``icons.shortcut_baselines``); None where it was not computed.
+    """
 
     name: str
     description: str
     max_new_tokens: int
     splits: tuple[str, ...]
     load: Callable[..., Sequence[Example]]
+    question_only: float | None = None
 
 
 BENCHMARKS: dict[str, Benchmark] = {
@@ -40,6 +45,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         160,
         tuple(SPLITS["icons"]),
         partial(load_split, "icons"),
+        question_only=0.2,
     ),
     "icons-unseen": Benchmark(
         "icons-unseen",
@@ -47,6 +53,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         160,
         tuple(SPLITS["icons-unseen"]),
         partial(load_split, "icons-unseen"),
+        question_only=0.251,
     ),
     "icons-answered": Benchmark(
         "icons-answered",
@@ -54,6 +61,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         170,
         tuple(SPLITS["icons"]),
         partial(load_split, "icons", end_with_answer=True),
+        question_only=0.2,
     ),
     "icons-long": Benchmark(
         "icons-long",
@@ -61,6 +69,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         750,
         tuple(SPLITS["icons-long"]),
         partial(load_split, "icons-long"),
+        question_only=0.19,
     ),
     "easy-vqa": Benchmark(
         "easy-vqa",
@@ -68,6 +77,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         128,
         easy_vqa.SPLITS,
         easy_vqa.load,
+        question_only=0.67,
     ),
     "easy-vqa-captions": Benchmark(
         "easy-vqa-captions",
