@@ -96,7 +96,8 @@ def evaluate(
     how = {"max_new_tokens": cap, "blank_images": blank_images, "system_prompt": system_prompt, "backend": backend}
     config = _identity(model, target, segments) | how | {"limit": limit}
     with _shown(target, progress) as (advance, say):
-        ledger = Ledger(Path(output_dir), target.name, config, say)
+        known: dict[str, Any] = {"count": len(target.questions), "scores": tuple(target.rules)}
+        ledger = Ledger(Path(output_dir), target.name, config=config, say=say, **known)
         advance([ledger.rows[i] for i in sorted(ledger.rows)])
         if questions := [(i, asked) for i, asked in enumerate(target.questions) if i not in ledger.rows]:
             prompts = [_prompt(asked.example, blank_images, system_prompt) for _, asked in questions]
@@ -322,8 +323,8 @@ def _identity(model: Model, target: Target, segments: Sequence[SegmentSpec]) -> 
         [e.id, e.question, e.choices, e.answer, e.kind, len(e.images), *also, *map(astuple, e.context)]
         for e, also in told
     ]
-    own = {"segments": as_setting(segments)} if tuple(segments) != THINK_ANSWER else {}
-    return {"model": model_identity(model), "benchmark": target.name, "questions": content_hash(questions), **own}
+    told_by = {"model": model_identity(model), "benchmark": target.name, "questions": content_hash(questions)}
+    return told_by | {"segments": as_setting(segments)}
 
 
 def _label(model: Model) -> str:
