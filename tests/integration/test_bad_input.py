@@ -69,7 +69,9 @@ FAULTS = {
     ),
     "picture token in the choices": (
         lambda folder, data: data[2].update(
-            choices=["the <|image_pad|> mark", "red"], kind="choice", answer="red",
+            choices=["the <|image_pad|> mark", "red"],
+            kind="choice",
+            answer="red",
             completion=response("<think>a</think><answer>B</answer>"),
         ),
         "2 picture tokens <|image_pad|>",

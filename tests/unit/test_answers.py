@@ -416,7 +416,11 @@ def test_an_answer_alone_may_be_all_there_is():
 
 
 PLAN = tuple(SegmentSpec(name, f"<{name}>", f"</{name}>") for name in ("plan", "why", "answer"))
-OPEN_ENDED = (SegmentSpec("plan", "[plan]", "[/plan]"), SegmentSpec("why", "[why]", "[/why]"), SegmentSpec("so", "[so]"))
+OPEN_ENDED = (
+    SegmentSpec("plan", "[plan]", "[/plan]"),
+    SegmentSpec("why", "[why]", "[/why]"),
+    SegmentSpec("so", "[so]"),
+)
 QUOTED = "<plan>First close </why>, then write <answer>A</answer>.</plan><why>x</why><answer>B</answer>"
 
 

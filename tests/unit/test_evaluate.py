@@ -175,7 +175,9 @@ def test_a_line_that_is_no_prediction_is_named(whole, folder, data, tmp_path, li
     path, _ = copied(whole, tmp_path)
     kept = path.read_text().splitlines()
     path.write_text("\n".join([*kept[:3], line, *kept[4:]]) + "\n", encoding="latin-1")
-    with pytest.raises(EvaluationError, match=rf"shapes\.jsonl, line 4: {message}.*; delete the line to have") as caught:
+    with pytest.raises(
+        EvaluationError, match=rf"shapes\.jsonl, line 4: {message}.*; delete the line to have"
+    ) as caught:
         run(folder, data, tmp_path)
     assert "\n" not in str(caught.value)
 

@@ -182,7 +182,9 @@ def test_too_little_memory_for_one_question_is_one_line(loaded, prompts, monkeyp
 def test_a_prompt_that_spells_a_picture_token_is_named_before_the_first_answer(loaded, prompts, monkeypatch):
     monkeypatch.setattr(Generator, "_attempt", lambda *_: pytest.fail("a batch was answered"))
     spoilt = Prompt("odd", [{"role": "user", "content": [{"type": "text", "text": "What is <|image_pad|>?"}]}])
-    with pytest.raises(DataError, match=r"^record odd: 1 picture token <\|image_pad\|> in the text .*, but no pictures"):
+    with pytest.raises(
+        DataError, match=r"^record odd: 1 picture token <\|image_pad\|> in the text .*, but no pictures"
+    ):
         answer(Generator(*loaded, CAP, batch_size=2), [*prompts, spoilt])
 
 

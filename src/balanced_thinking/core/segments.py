@@ -197,8 +197,8 @@ def scan_segments(
     for segment, closed in elements:
         first.setdefault(segment.name, (segment, closed))
     fault = _first_fault(text, specs, needed, elements)
-    closed = [segment for segment, is_closed in elements if is_closed]
-    return SegmentScan(sorted((segment for segment, _ in first.values()), key=lambda s: s.start), closed, fault)
+    whole = [segment for segment, closed in elements if closed]
+    return SegmentScan(sorted((segment for segment, _ in first.values()), key=lambda s: s.start), whole, fault)
 
 
 def tags_of(segments: Sequence[SegmentSpec]) -> tuple[str, ...]:
@@ -291,8 +291,7 @@ def _first_fault(
                     f"no-{spec.name}", f"the response has no {spec.open}", "add the segment, or leave the row out"
                 )
             continue
-        segment, closed = elements[names.index(spec.name)]
-        if not closed:
+        if not elements[names.index(spec.name)][1]:
             return _fault(f"unclosed-{spec.name}", f"{spec.open} is never closed by {spec.close}", "close it")
         if spec is specs[-1] and not all(without_lead(inner) for inner in _answers(text, specs, elements)):
             return _fault(f"empty-{spec.name}", f"{spec.open} holds nothing", "give the answer, or leave the row out")
@@ -309,9 +308,7 @@ def _answers(text: str, specs: tuple[SegmentSpec, ...], elements: list[tuple[Seg
     return [_inner(text, last, segment) for segment in (*found[:1], *behind[:1])]
 
 
-def _duplicate(
-    text: str, specs: tuple[SegmentSpec, ...], elements: list[tuple[Segment, bool]]
-) -> SegmentError | None:
+def _duplicate(text: str, specs: tuple[SegmentSpec, ...], elements: list[tuple[Segment, bool]]) -> SegmentError | None:
     """A segment or the tag of one that occurs again; the other tags inside a closed segment are plain text."""
     last = specs[-1]
     for spec in specs:

@@ -233,8 +233,10 @@ def _letter_index(letter: str) -> int:
 
 def _malformed_kind(scan: SegmentScan, segments: Sequence[SegmentSpec]) -> str | None:
     """The scanner's fault with every segment before the last called think."""
-    if scan.fault is None or scan.fault.kind in ("duplicate", "order"):
-        return scan.fault and scan.fault.kind
+    if scan.fault is None:
+        return None
+    if scan.fault.kind in ("duplicate", "order"):
+        return scan.fault.kind
     sort, _, name = scan.fault.kind.partition("-")
     return f"{sort}-{'answer' if name == segments[-1].name else 'think'}"
 

@@ -96,8 +96,7 @@ def evaluate(
     how = {"max_new_tokens": cap, "blank_images": blank_images, "system_prompt": system_prompt, "backend": backend}
     config = _identity(model, target, segments) | how | {"limit": limit}
     with _shown(target, progress) as (advance, say):
-        known: dict[str, Any] = {"count": len(target.questions), "scores": tuple(target.rules)}
-        ledger = Ledger(Path(output_dir), target.name, config=config, say=say, **known)
+        ledger = _ledger(Path(output_dir), target, config, say)
         advance([ledger.rows[i] for i in sorted(ledger.rows)])
         if questions := [(i, asked) for i, asked in enumerate(target.questions) if i not in ledger.rows]:
             prompts = [_prompt(asked.example, blank_images, system_prompt) for _, asked in questions]
@@ -214,6 +213,11 @@ def _check(backend: str, **counts: int | None) -> None:
     for name, count in counts.items():
         if count is not None and count < 1:
             raise EvaluationError(f"{name} must be at least 1, got {count}")
+
+
+def _ledger(output_dir: Path, target: Target, config: dict[str, Any], say: Callable[[str], None]) -> Ledger:
+    count, scores = len(target.questions), tuple(target.rules)
+    return Ledger(output_dir, target.name, config=config, say=say, count=count, scores=scores)
 
 
 def _answer(

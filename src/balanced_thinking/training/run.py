@@ -25,7 +25,13 @@ from balanced_thinking.runinfo import build_once, content_hash, run_info, write_
 from balanced_thinking.training.callbacks import CLOCK_FILE, Clock, Console, MetricsFile
 from balanced_thinking.training.card import write_card
 from balanced_thinking.training.dataset import DataArguments, load_data, remove_data
-from balanced_thinking.training.grpo import GRPOArguments, StrictGRPOConfig, StrictGRPOTrainer, check_prompts, prefilled_tag
+from balanced_thinking.training.grpo import (
+    GRPOArguments,
+    StrictGRPOConfig,
+    StrictGRPOTrainer,
+    check_prompts,
+    prefilled_tag,
+)
 from balanced_thinking.training.rewards import load_rewards, try_rewards
 from balanced_thinking.training.sft import ScaleSFTTrainer
 from balanced_thinking.training.sft_config import ScaleSFTConfig
