@@ -19,6 +19,7 @@ PLACE = Place("r", "f.jsonl")
         ("<answer>b</answer>", None, "b"),
         ("<think></think><answer>b</answer>", "", "b"),
         ("a</think><answer>b</answer>", "a", "b"),  # the opening tag was part of the prompt
+        ("a</think><answer>the <think> tag</answer>", "a", "the <think> tag"),
         ("<think>see <answer>x</answer></think><answer>b</answer>", "see <answer>x</answer>", "b"),
         ("x<think>a</think>y<answer>b</answer>z", "a", "b"),
         ("<think>a</think><answer>the <think> tag</answer>", "a", "the <think> tag"),
