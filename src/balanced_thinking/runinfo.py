@@ -159,16 +159,19 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
         DataError: a line before the last is not JSON.
     """
     path = Path(path)
-    if not path.exists():
-        return []
+    return [row for _, row in numbered_jsonl(path)] if path.exists() else []
+
+
+def numbered_jsonl(path: Path) -> list[tuple[int, Any]]:
+    """As ``read_jsonl``, each value with the number of its line, from 1."""
     lines = path.read_bytes().split(b"\n")
     rows = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
-            rows.append(json.loads(line))
-        except ValueError as error:
+            rows.append((number, json.loads(line)))
+        except (ValueError, RecursionError) as error:
             if number == len(lines) or not any(rest.strip() for rest in lines[number:]):
                 break
             raise DataError(

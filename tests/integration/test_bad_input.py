@@ -61,6 +61,21 @@ FAULTS = {
     "unreadable picture": (unreadable_picture, "picture|image"),
     "missing picture": (missing_picture, "picture|image"),
     "marks and pictures differ": (two_pictures_one_mark, "picture|image"),
+    "picture token in the response": (
+        lambda folder, data: data[2].update(
+            completion=response("<think>the <|image_pad|> is red</think><answer>a</answer>")
+        ),
+        "2 picture tokens <|image_pad|> in the text that the model reads, but 1 picture",
+    ),
+    "picture token in the choices": (
+        lambda folder, data: data[2].update(
+            choices=["the <|image_pad|> mark", "red"],
+            kind="choice",
+            answer="red",
+            completion=response("<think>a</think><answer>B</answer>"),
+        ),
+        "2 picture tokens <|image_pad|>",
+    ),
     "answer lost to length": (
         lambda folder, data: data[2].update(
             completion=response(f"<think>{'one two ' * 400}</think><answer>a</answer>")

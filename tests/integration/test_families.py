@@ -1,6 +1,7 @@
 """One matrix over the families: where segments sit, what is trained, exactness, LoRA, frozen towers, GRPO, resume."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 
@@ -19,8 +20,8 @@ from balanced_thinking.data.rowcheck import read_row
 from balanced_thinking.data.templates import render_prompt
 from balanced_thinking.demo.presets.families import FAMILIES, family_of
 from balanced_thinking.demo.presets.twins import build_twin
-from balanced_thinking.errors import ConfigError
-from balanced_thinking.evaluation.generation import Generator, Prompt, greedy_config
+from balanced_thinking.errors import ConfigError, DataError
+from balanced_thinking.evaluation.generation import Generator, Prompt, greedy_config, render_prompts
 from balanced_thinking.models.modeling import load_processor
 from trainers import drift, flat, losses, train
 
@@ -122,6 +123,27 @@ def test_lengths_are_known_without_the_pictures(processor, examples):
         row = to_trl_row(example)
         length = int(collate([row])["attention_mask"].sum())
         assert collate.count_tokens(read_row(row), tokens([image.size for image in example.images])) == length
+
+
+@pytest.mark.parametrize("field", ["think", "question", "choices"])
+@pytest.mark.parametrize("pictures", [0, 1])
+def test_a_picture_token_in_a_text_is_one_line(processor, examples, field, pictures):
+    """Before the first step, in a batch, and in an evaluation; the tokenizer would take it for a picture."""
+    collate, known = ScaleCollator(processor), processor.tokenizer.get_vocab()
+    for token in {processor.image_token, "<image_soft_token>", "<|video_pad|>"} & set(known):
+        spelt = ("red", f"the {token} mark") if field == "choices" else f"say {token} here"
+        example = replace(examples[1], id="odd", images=examples[1].images[:pictures], **{field: spelt})
+        row = to_trl_row(example)
+        told = rf"^record odd: . picture tokens? {re.escape(token)} in the text that the model reads, but .* picture"
+        with pytest.raises(DataError, match=told):
+            collate([row])
+        with pytest.raises(DataError, match=told):
+            collate.count_tokens(read_row(row), 0)
+        if field != "think":
+            with pytest.raises(DataError, match=told):
+                render_prompts(processor, [Prompt("odd", build_prompt(example), example.images)])
+    plain = replace(examples[1], think="a plain <picture> and [IMG]")
+    assert len(collate([to_trl_row(plain)])["input_ids"]) == 1
 
 
 @pytest.mark.parametrize("loss", ["scale", "token_mean"])

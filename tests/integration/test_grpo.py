@@ -204,6 +204,16 @@ def test_a_reward_that_fails_stops_before_the_model_loads(tiny_folder, data, tmp
     assert "reward nan returned NaN" in capsys.readouterr().err
 
 
+def test_a_prompt_that_spells_a_picture_token_stops_before_the_model_loads(tiny_folder, data, tmp_path, grpo, capsys):
+    spoilt = data.with_name("spoilt.jsonl")
+    rows = [json.loads(line) for line in data.read_text().splitlines()]
+    rows[3]["prompt"][0]["content"][-1]["text"] += " <|image_pad|>"
+    spoilt.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert grpo("--config", recipe(tmp_path, tiny_folder, spoilt)) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert f"record {rows[3]['id']}: 2 picture tokens <|image_pad|>" in line
+
+
 def test_every_preset_is_valid(tmp_path):
     for fields in GRPO_PRESETS.values():
         own = {name: value for name, value in fields.items() if name != "reward_funcs"}

@@ -124,6 +124,16 @@ def test_evaluation_loss_is_the_same_for_both_losses(tiny_folder, tiny_rows, tmp
     assert first["eval_scale/nll_token"] == pytest.approx(second["eval_scale/nll_token"], rel=1e-6)
 
 
+def test_an_evaluation_set_may_be_called_train(tiny_folder, tiny_rows, tmp_path):
+    """A key of the user's must not stand in for the training set, nor its lengths for those of the rows."""
+    model, processor = load(tiny_folder)
+    parts = {"train": tiny_rows.select(range(3)), "other": tiny_rows.select(range(3, 5))}
+    settings = config(tmp_path, train_sampling_strategy="group_by_length")
+    trainer = ScaleSFTTrainer(model, settings, train_dataset=tiny_rows, eval_dataset=parts, processing_class=processor)
+    assert len(trainer.train_dataset) == len(trainer._row_lengths) == len(tiny_rows)
+    assert {name: len(part) for name, part in trainer.eval_dataset.items()} == {"train": 3, "other": 2}
+
+
 def test_all_row_forms_give_the_same_loss(tiny_folder, tmp_path):
     """messages, prompt + completion, image, images, string contents: one meaning, one loss."""
     rows = [to_trl_row(example) for example in tiny_examples(4)]

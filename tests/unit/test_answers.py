@@ -5,7 +5,7 @@ from decimal import Decimal
 
 import pytest
 
-from balanced_thinking.core.segments import LLAVA_COT, SegmentSpec
+from balanced_thinking.core.segments import LLAVA_COT, THINK_ANSWER, SegmentSpec, scan_segments, tags_of, without_lead
 from balanced_thinking.errors import EvaluationError
 from balanced_thinking.evaluation.answers import (
     MALFORMED_KINDS,
@@ -32,6 +32,8 @@ RESPONSES = [
     ("<think>a <think> b</think><answer>B</answer>", "a <think> b", "B", None),
     ("<think>a <answer> b</think><answer>B</answer>", "a <answer> b", "B", None),
     ("<think>t</think><answer>line 1\nline 2</answer>", "t", "line 1\nline 2", None),
+    ("<think>t</think><answer>the <think> tag</answer>", "t", "the <think> tag", None),
+    ("<think>t</think><answer>the </think> tag</answer>", "t", "the </think> tag", None),
     # no-think
     ("B", None, "B", "no-think"),
     ("  Final Answer: B\n", None, "B", "no-think"),
@@ -75,6 +77,8 @@ RESPONSES = [
     ("<think>t</think></think><answer>B</answer>", "t", "B", "duplicate"),
     ("<think>t</think><answer>B<answer>B</answer>", "t", "B<answer>B", "duplicate"),
     ("<think>t</think><answer>B</answer><think>u</think>", "t", "B", "duplicate"),
+    ("<think>t</think><answer><answer>B</answer>", "t", "<answer>B", "duplicate"),
+    ("</answer><think>t</think><answer>B</answer>", "t", "B", "duplicate"),
     # order
     ("<answer>B</answer><think>t</think>", "t", None, "order"),
     ("so <answer>B</answer> since <think>t</think> ends", "t", None, "order"),
@@ -409,3 +413,47 @@ def test_an_answer_alone_may_be_all_there_is():
     only = (SegmentSpec("so", "<so>", "</so>"),)
     assert parse_response("<so>x</so>", segments=only) == ParsedResponse(None, "x", None)
     assert parse_response("x", segments=only) == ParsedResponse(None, "x", "no-answer")
+
+
+PLAN = tuple(SegmentSpec(name, f"<{name}>", f"</{name}>") for name in ("plan", "why", "answer"))
+OPEN_ENDED = (
+    SegmentSpec("plan", "[plan]", "[/plan]"),
+    SegmentSpec("why", "[why]", "[/why]"),
+    SegmentSpec("so", "[so]"),
+)
+QUOTED = "<plan>First close </why>, then write <answer>A</answer>.</plan><why>x</why><answer>B</answer>"
+
+
+def test_a_plan_may_speak_of_the_tags_to_come():
+    told = ParsedResponse("First close </why>, then write <answer>A</answer>.</plan><why>x", "B", None)
+    assert parse_response(QUOTED, segments=PLAN) == told
+    assert parse_response(QUOTED.replace("</why><answer>B", "<answer>B"), segments=PLAN).answer == "B"
+
+
+@pytest.mark.parametrize("segments", [THINK_ANSWER, PLAN, LLAVA_COT, OPEN_ENDED])
+def test_what_training_accepts_is_read_as_it_was_written(segments):
+    """Well-formed for the scanner is well-formed for the parser, and the answer is the text of the last segment."""
+    dice = random.Random(1)
+    tags, last = tags_of(segments), segments[-1]
+    pieces = [*tags, *tags, "B", " ", "\n", "Answer:", "é", "<"]
+    accepted = 0
+
+    def noise(most: int) -> str:
+        return "".join(dice.choice(pieces) for _ in range(dice.randrange(most)))
+
+    for _ in range(6000):
+        text = noise(2) + "".join(
+            f"{spec.open}{noise(4)}{spec.close or ''}{noise(2) if dice.random() < 0.2 else ''}"
+            for spec in segments
+            if dice.random() < 0.97
+        )
+        scan, parsed = scan_segments(text, segments), parse_response(text, segments=segments)
+        assert (parsed.malformed is None) == (scan.fault is None), text
+        if scan.fault is None:
+            accepted += 1
+            written = text[scan.segments[-1].start : scan.segments[-1].end].removeprefix(last.open)
+            assert parsed.answer == without_lead(written.removesuffix(last.close or "")), text
+            first = scan.segments[0].start + len(segments[0].open)
+            end = scan.segments[-2].end - len(segments[-2].close)
+            assert parsed.think == text[first:end].strip(), text
+    assert accepted > 500

@@ -1,11 +1,13 @@
 """Evaluation from a data file to metrics, resumed, refused and blanked, through a real tiny Qwen2.5-VL."""
 
 import json
+import shutil
 import sys
 
 import pytest
 from PIL import Image
 
+from balanced_thinking.core.segments import SegmentSpec
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.records import to_trl_row
 from balanced_thinking.errors import EvaluationError
@@ -126,6 +128,105 @@ def test_line_end_lost_by_a_kill_loses_no_answer(whole, folder, data, tmp_path):
     path = tmp_path / "predictions" / "shapes.jsonl"
     path.write_text(path.read_text().rstrip("\n"))
     assert without_time(run(folder, data, tmp_path)) == without_time(whole[0])
+
+
+def copied(whole, tmp_path):
+    """The files of a finished evaluation; (predictions, settings)."""
+    shutil.copytree(whole[1] / "predictions", tmp_path / "predictions")
+    return tmp_path / "predictions" / "shapes.jsonl", tmp_path / "predictions" / "shapes.meta.json"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace("\n", "\r\n"),
+        lambda text: text.replace("tiny-0003", "café"),
+        lambda text: text.replace("\n", "\n\n"),
+        lambda text: text.rstrip("\n"),
+    ],
+    ids=["CRLF", "unescaped", "blank lines", "no line end"],
+)
+def test_nothing_is_called_torn_off_where_nothing_was_lost(whole, folder, data, tmp_path, capsys, change):
+    path, _ = copied(whole, tmp_path)
+    path.write_bytes(change(path.read_text()).encode())
+    assert without_time(run(folder, data, tmp_path)) == without_time(whole[0])
+    assert "torn off" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("[1]", "a prediction must be an object, not list"),
+        ("null", "a prediction must be an object, not null"),
+        ("5", "a prediction must be an object, not int"),
+        ("{}", "index must be the number of one of the 9 questions, from 0, not null"),
+        ('{"index": 9}', "index must be .*, not 9"),
+        ('{"index": -1}', "index must be .*, not -1"),
+        ('{"index": true}', "index must be .*, not true"),
+        ('{"index": [0]}', r"index must be .*, not \[0\]"),
+        ('{"index": 0}', "source is missing"),
+        ('{"index": 0, "source": "s", "correct": "yes"}', 'correct cannot be "yes"'),
+        ("{'index': 0}", "not a line of JSON"),
+        ("[" * 100_000, "not a line of JSON"),
+        ("\ufffd".encode("utf-16").decode("latin-1"), "not a line of JSON"),
+    ],
+)
+def test_a_line_that_is_no_prediction_is_named(whole, folder, data, tmp_path, line, message):
+    path, _ = copied(whole, tmp_path)
+    kept = path.read_text().splitlines()
+    path.write_text("\n".join([*kept[:3], line, *kept[4:]]) + "\n", encoding="latin-1")
+    with pytest.raises(
+        EvaluationError, match=rf"shapes\.jsonl, line 4: {message}.*; delete the line to have"
+    ) as caught:
+        run(folder, data, tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_own_scores_must_be_those_of_the_benchmark(whole, folder, data, tmp_path):
+    path, _ = copied(whole, tmp_path)
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(row | {"scores": {"anls": 1.0}}) + "\n" for row in rows))
+    with pytest.raises(EvaluationError, match=r"line 1: scores must hold a number for nothing, not \{\"anls\": 1.0\}"):
+        run(folder, data, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "meta",
+    [
+        "[]",
+        "null",
+        "{",
+        "[" * 100_000,
+        '{"config": [], "spent": SPENT}',
+        '{"config": null, "spent": SPENT}',
+        '{"config": CONFIG, "spent": {}}',
+        '{"config": CONFIG, "spent": []}',
+        '{"config": CONFIG}',
+        '{"config": CONFIG, "spent": {"seconds": "1", "cpu_seconds": 1, "prompt_tokens": 1, "new_tokens": 1}}',
+        '{"config": CONFIG, "spent": {"seconds": NaN, "cpu_seconds": 1, "prompt_tokens": 1, "new_tokens": 1}}',
+    ],
+)
+def test_broken_settings_of_an_evaluation_are_named(whole, folder, data, tmp_path, meta):
+    _, path = copied(whole, tmp_path)
+    known = json.loads(path.read_text())
+    path.write_text(meta.replace("CONFIG", json.dumps(known["config"])).replace("SPENT", json.dumps(known["spent"])))
+    with pytest.raises(EvaluationError, match=r"shapes\.meta\.json is missing or cannot be read; delete shapes\.jsonl"):
+        run(folder, data, tmp_path)
+
+
+def test_segments_tell_one_evaluation_from_another(whole, folder, data, tmp_path):
+    """Both ways; a file from before there was a choice counts as think and answer."""
+    own = (SegmentSpec("why", "<think>", "</think>"), SegmentSpec("so", "<answer>", "</answer>"))
+    run(folder, data, tmp_path / "own", limit=2, segments=own)
+    with pytest.raises(EvaluationError, match=r'another segments \(\[\["why", .*, now null\)'):
+        run(folder, data, tmp_path / "own", limit=2)
+    with pytest.raises(EvaluationError, match=r"another segments \(null, now "):
+        run(folder, data, whole[1], segments=own)
+    _, path = copied(whole, tmp_path)
+    known = json.loads(path.read_text())
+    del known["config"]["segments"]
+    path.write_text(json.dumps(known))
+    assert run(folder, data, tmp_path) == whole[0]
 
 
 @pytest.mark.parametrize(

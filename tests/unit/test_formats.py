@@ -1,7 +1,9 @@
 """Every format in the exact shape in which its data set is published, with the traps that the real files hold."""
 
+import io
 import json
 import logging
+import random
 from dataclasses import replace
 
 import pytest
@@ -9,7 +11,7 @@ from PIL import Image
 
 from balanced_thinking.core.segments import LLAVA_COT
 from balanced_thinking.data.example import Turn
-from balanced_thinking.data.formats import FORMATS
+from balanced_thinking.data.formats import FORMATS, source
 from balanced_thinking.data.records import load_examples, to_dataset, to_trl_row
 from balanced_thinking.errors import ConfigError, DataError, SegmentError
 
@@ -381,6 +383,38 @@ def test_half_characters_and_endless_nesting_are_faults_of_their_record(folder):
         (folder / "d.jsonl").write_text(f"{good}\n{bad}\n")
         with pytest.raises(DataError, match=f"record line 2: .*{message}"):
             list(load_examples(folder / "d.jsonl", on_missing="train"))
+
+
+@pytest.mark.parametrize("form", ["list", "object", "surrogate in a key"])
+def test_half_characters_in_json_are_faults_of_their_record_too(folder, form):
+    """The quick parser writes "?" for them; whole pairs, and what only looks like an escape, stay as they are."""
+    odd = "Q \\\\ud800 \\ud83d\\ude00"
+    good, bad = f'{{"problem": "{odd}", "answer": "1"}}', '{"problem": "Q \\ud800?", "answer": "1"}'
+    text = f"[{good}, {bad}, {good}]"
+    if form != "list":
+        text = f'{{"a": {good}, "b": {bad}, "c": {good}}}'
+    if form == "surrogate in a key":
+        text = f'{{"a": {good}, "b\\udc00": {good}}}'
+    (folder / "d.json").write_text(text)
+    examples = load_examples(folder / "d.json", on_missing="train", format="problem")
+    assert next(examples).question == "Q \\ud800 \U0001f600"
+    with pytest.raises(
+        DataError, match=r"d\.json, record row 1: .*half a character \(a lone surrogate\); save the file"
+    ):
+        next(examples)
+
+
+def test_half_characters_are_found_wherever_blocks_end(monkeypatch):
+    monkeypatch.setattr(source, "_BLOCK", 16)
+    dice = random.Random(2)
+    pieces = ["\\ud83d", "\\uDE00", "\\ud7ff", "\\u00e9", "\\\\", '\\"', "ud83d", "ud8", "\\n", "é", "x" * 9, "[1]"]
+    found = 0
+    for _ in range(20_000):
+        text = '"' + "".join(dice.choice(pieces) for _ in range(dice.randrange(9))) + '"'
+        half = any("\ud800" <= character <= "\udfff" for character in json.loads(text))
+        assert source._holds_half_characters(io.BytesIO(text.encode())) == half, text
+        found += half
+    assert 5_000 < found < 15_000
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,10 @@ PLACE = Place("r", "f.jsonl")
         ("<answer>b</answer>", None, "b"),
         ("<think></think><answer>b</answer>", "", "b"),
         ("a</think><answer>b</answer>", "a", "b"),  # the opening tag was part of the prompt
+        ("a</think><answer>the <think> tag</answer>", "a", "the <think> tag"),
         ("<think>see <answer>x</answer></think><answer>b</answer>", "see <answer>x</answer>", "b"),
         ("x<think>a</think>y<answer>b</answer>z", "a", "b"),
+        ("<think>a</think><answer>the <think> tag</answer>", "a", "the <think> tag"),
     ],
 )
 def test_by_tag(text, think, answer):
@@ -73,6 +75,9 @@ def test_by_field_only_the_trace_is_read(text, think):
         ("tag", "<think>a</think><answer> </answer>", "empty-answer"),
         ("tag", "<think>a</think><answer>Final Answer: </answer>", "empty-answer"),
         ("tag", "<think>a</think><answer>b</answer><answer>c</answer>", "duplicate"),
+        ("tag", "<think>a</think><answer>b</answer></answer>", "duplicate"),
+        ("tag", "<think>a</think></think><answer>b</answer>", "duplicate"),
+        ("tag", "<think>a</think><answer>b <answer>c</answer>", "duplicate"),
         ("tag", "<answer>b</answer><think>a</think>", "order"),
         ("boxed", "<think>\\boxed{1}</think>no box", "no-answer"),
         ("boxed", "\\boxed{}", "empty-answer"),

@@ -20,11 +20,10 @@ from transformers import (
 )
 from transformers.cache_utils import DynamicLayer
 
-from balanced_thinking.core.segments import THINK_ANSWER
+from balanced_thinking.core.segments import THINK_ANSWER, tags_of
 from balanced_thinking.data.prompts import build_prompt
-from balanced_thinking.errors import EvaluationError
+from balanced_thinking.errors import DataError, EvaluationError
 from balanced_thinking.evaluation import decoding, generation
-from balanced_thinking.evaluation.answers import tags_of
 from balanced_thinking.evaluation.generation import (
     Generator,
     Prompt,
@@ -178,6 +177,15 @@ def test_too_little_memory_for_one_question_is_one_line(loaded, prompts, monkeyp
     monkeypatch.setattr(Generator, "_generate", never)
     with pytest.raises(EvaluationError, match="single question"):
         answer(Generator(*loaded, 4, batch_size=2, bf16=False, notify=lambda line: None), prompts)
+
+
+def test_a_prompt_that_spells_a_picture_token_is_named_before_the_first_answer(loaded, prompts, monkeypatch):
+    monkeypatch.setattr(Generator, "_attempt", lambda *_: pytest.fail("a batch was answered"))
+    spoilt = Prompt("odd", [{"role": "user", "content": [{"type": "text", "text": "What is <|image_pad|>?"}]}])
+    with pytest.raises(
+        DataError, match=r"^record odd: 1 picture token <\|image_pad\|> in the text .*, but no pictures"
+    ):
+        answer(Generator(*loaded, CAP, batch_size=2), [*prompts, spoilt])
 
 
 def test_other_runtime_errors_are_not_swallowed(loaded, prompts, monkeypatch):

@@ -173,6 +173,8 @@ def test_a_response_is_well_formed():
     [
         ({"think": "a</think>b"}, "record a1, field think: the text holds </think> itself"),
         ({"answer": "a</answer>b"}, "record a1, field answer: the text holds </answer> itself"),
+        ({"answer": "a<answer>b"}, "record a1, field answer: the text holds <answer> itself"),
+        ({"answer": "Answer: "}, "record a1, field answer: the answer is empty"),
         ({"answer": ""}, "record a1, field answer: the answer is empty"),
         ({"answer": " \n"}, "record a1, field answer: the answer is empty"),
     ],

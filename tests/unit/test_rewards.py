@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from balanced_thinking.core.segments import LLAVA_COT
+from balanced_thinking.core.segments import LLAVA_COT, scan_segments
 from balanced_thinking.errors import ConfigError
 from balanced_thinking.training.rewards import (
     CheckedReward,
@@ -165,3 +165,17 @@ def test_rewards_read_the_segments_that_they_are_given():
     assert [reward(**columns) for reward in rewards] == [[1, 1, 0], [1, 0, 1], [1, 0, 0]]
     assert load_rewards(["format"])[0](**columns) == [0, 0, 0]
     try_rewards(rewards, {"prompt": "Q?", "answer": "B", "kind": "choice", "choices": None}, LLAVA_COT)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<think>a</think><answer>4</answer></answer>",
+        "<think>a</think></think><answer>4</answer>",
+        "<think>a</think><answer><answer>4</answer>",
+        "<think>a</think><answer>the <think> tag</answer>",
+        "<think>a</think><answer>4</answer>",
+    ],
+)
+def test_what_is_trained_on_is_what_earns_the_format_reward(text):
+    assert format_reward([text]) == [float(scan_segments(text).fault is None)]

@@ -21,7 +21,7 @@ def batches(size=8, *, seed=3, epoch=0, lengths=LENGTHS):
 
 def padding(groups) -> float:
     padded = sum(len(group) * max(LENGTHS[i] for i in group) for group in groups)
-    return 1 - sum(LENGTHS) / padded
+    return 1 - sum(LENGTHS[i] for group in groups for i in group) / padded
 
 
 def test_every_row_comes_once_and_the_rest_last():
@@ -34,6 +34,13 @@ def test_padding_is_small():
     shuffled = random.Random(0).sample(range(len(LENGTHS)), len(LENGTHS))
     assert padding([shuffled[start : start + 8] for start in range(0, 403, 8)]) > 0.4
     assert padding(batches()) < 0.1
+
+
+@pytest.mark.parametrize(("count", "size"), [(100, 32), (64, 32), (200, 32), (40, 8)])
+def test_few_rows_are_grouped_too(count, size):
+    shuffled = random.Random(0).sample(range(count), count)
+    apart = padding([shuffled[start : start + size] for start in range(0, count, size)])
+    assert padding(batches(size, lengths=LENGTHS[:count])) < 0.75 * apart
 
 
 def test_the_longest_row_is_in_the_first_batch():

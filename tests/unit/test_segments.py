@@ -56,8 +56,7 @@ def test_offsets_by_hand():
         ("<think><answer></think><answer>b</answer>", "<think><answer></think>", "<answer>b</answer>"),
         ("<think>a</answer></think><answer>b</answer>", "<think>a</answer></think>", "<answer>b</answer>"),
         ("<think>a</think><answer><think>b</answer>", "<think>a</think>", "<answer><think>b</answer>"),
-        # A closing tag of nothing is plain text.
-        ("<think>a</think></think><answer>b</answer></answer>", "<think>a</think>", "<answer>b</answer>"),
+        ("<think>a</think><answer>b</think></answer>", "<think>a</think>", "<answer>b</think></answer>"),
         # Tags are matched exactly.
         ("<Think><think>a</think><answer>b</answer>", "<think>a</think>", "<answer>b</answer>"),
     ],
@@ -92,6 +91,12 @@ def test_well_formed_responses(text, think, answer):
         ("duplicate", "<think>a</think><think>b</think><answer>4</answer>"),
         ("duplicate", "<think>a</think><answer>4</answer><answer>5"),
         ("duplicate", "<answer>4</answer><think>a</think><answer>4</answer>"),
+        # A closing tag of nothing, and an answer that starts twice.
+        ("duplicate", "<think>a</think><answer>4</answer></answer>"),
+        ("duplicate", "<think>a</think></think><answer>4</answer>"),
+        ("duplicate", "</answer><think>a</think><answer>4</answer>"),
+        ("duplicate", "<think>a</think><answer><answer>4</answer>"),
+        ("empty-answer", "<think>a</think><answer>Final Answer: </answer>"),
         ("order", "<answer>4</answer><think>a</think>"),
         ("order", "<answer>4</answer>\n<think></think>"),
     ],
@@ -118,6 +123,9 @@ def test_each_fault_has_its_kind(kind, text):
         ("empty-answer", "<think>a</think><answer></answer><answer>4</answer>"),
         ("empty-answer", "<answer></answer><think>a</think>"),
         ("duplicate", "<answer>4</answer><answer>5</answer><think>a</think>"),
+        ("empty-answer", "<answer>4</answer><think>a</think><answer> </answer>"),
+        ("no-think", "<answer>4</answer></think>"),
+        ("duplicate", "<answer>4</answer><think>a</think></think>"),
     ],
 )
 def test_of_several_faults_the_first_in_precedence_is_named(kind, text):
@@ -129,6 +137,10 @@ def test_the_message_says_what_is_wrong():
         find_segments("<think>a</think><answer>4")
     with pytest.raises(SegmentError, match=r"<answer> occurs 2 times; keep one"):
         find_segments("<think>a</think><answer>4</answer><answer>4</answer>")
+    with pytest.raises(SegmentError, match=r"<answer> occurs 2 times; keep one"):
+        find_segments("<think>a</think><answer>4<answer>4</answer>")
+    with pytest.raises(SegmentError, match=r"</think> stands where no <think> is open; take it out"):
+        find_segments("<think>a</think></think><answer>4</answer>")
     with pytest.raises(SegmentError, match=r"in the order answer, think; put them as think, answer"):
         find_segments("<answer>4</answer><think>a</think>")
 
@@ -211,11 +223,6 @@ def test_kinds_carry_the_segments_own_names(text, kind):
     assert scan_segments(text, LLAVA_COT).fault.kind == kind
 
 
-def test_a_tag_that_begins_another_is_not_taken_for_it():
-    specs = (SegmentSpec("a", "[x", "x]"), SegmentSpec("b", "[xy", "yx]"))
-    assert spans("[x1x][xy2yx]", specs) == {"a": "[x1x]", "b": "[xy2yx]"}
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -243,6 +250,10 @@ def test_specs_that_make_no_sense(arguments, message):
         ((SegmentSpec("a", "<a>", "</x>"), SegmentSpec("b", "<b>", "</x>")), "tag '</x>' is used twice"),
         ((SegmentSpec("a", "<a>", "<b>"), SegmentSpec("b", "<b>", "</b>")), "tag '<b>' is used twice"),
         ((SegmentSpec("a", "<a>"), SegmentSpec("b", "<b>", "</b>")), "only the last segment may have no closing tag"),
+        ((SegmentSpec("a", "[x", "x]"), SegmentSpec("b", "[xy", "yx]")), r"tag '\[x' is part of the tag '\[xy'"),
+        ((SegmentSpec("a", "**", "--"), SegmentSpec("b", "**Answer:")), r"'\*\*' is part of the tag '\*\*Answer:'"),
+        ((SegmentSpec("a", "<a>", "EndAnswer:"), SegmentSpec("b", "Answer:")), "'Answer:' is part of .* told apart"),
+        ((SegmentSpec("a", "Answer:", "EndAnswer:"),), "'Answer:' is part of the tag 'EndAnswer:'"),
     ],
 )
 def test_specs_that_contradict_each_other(specs, message):
@@ -352,6 +363,7 @@ def test_segments_as_a_setting(value, names):
     [
         ("llava_cot", "'llava_cot' are unknown; choose think-answer, llava-cot, or give a JSON list"),
         ("[[", "are unknown"),
+        ("[" * 100_000, r"^segments '\[{60}\.\.' are unknown"),
         ({"a": 1}, "must be a list"),
         ([["a", "<a>"]], r"each entry is \[name, opening tag, closing tag\], not \['a', '<a>'\]"),
         ([7], "each entry is"),

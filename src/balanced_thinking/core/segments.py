@@ -6,7 +6,8 @@ chat template gives at inference (no piecewise tokenisation). The rules are ours
 
 * a tag belongs to its segment; text between two segments belongs to the one before it; text after the last segment,
   the end-of-turn token included, belongs to the last; text before the first segment belongs to none;
-* between an opening tag and its first closing tag, other tags are plain text;
+* between an opening tag and its first closing tag, the tags of other segments are plain text; a closing tag outside its
+  segment is a fault, and so is the answer's opening tag inside the answer, where it tells a second start;
 * a token that straddles a boundary belongs to the segment of its first character.
 
 What it leaves out: chat templates and tokenizers (``data.collate``), reading a generated response
@@ -14,6 +15,7 @@ What it leaves out: chat templates and tokenizers (``data.collate``), reading a 
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -57,6 +59,9 @@ SEGMENT_SETS: Mapping[str, tuple[SegmentSpec, ...]] = MappingProxyType(
     {"think-answer": THINK_ANSWER, "llava-cot": LLAVA_COT}
 )
 
+_LEAD = re.compile(r"\s*(?:\*\*)?\s*(?:final\s+)?answer\s*:(?:\s*\*\*)?", re.IGNORECASE)
+_SHOWN = 60  # characters of a wrong setting in its message
+
 
 @dataclass(frozen=True, slots=True)
 class Segment:
@@ -69,9 +74,16 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class SegmentScan:
-    """What a scan of one response found: its segments in order of appearance, and the first fault, if any."""
+    """What a scan of one response found.
+
+    Attributes:
+        segments: Each segment at its first occurrence, in order of the text; an unclosed one runs to the end.
+        closed: All segments that are closed, those that occur again included; inside them no other is found.
+        fault: The first fault, if any.
+    """
 
     segments: list[Segment]
+    closed: list[Segment]
     fault: SegmentError | None
 
 
@@ -79,17 +91,22 @@ def check_specs(segments: Sequence[SegmentSpec]) -> tuple[SegmentSpec, ...]:
     """``segments`` as a tuple.
 
     Raises:
-        ConfigError: no segment, a name or tag used twice, or a segment without closing tag that is not the last.
+        ConfigError: no segment, a name or tag used twice, a tag that is part of another (the text would not tell which
+            of the two it holds), or a segment without closing tag that is not the last.
     """
     specs = tuple(segments)
     if not specs:
         raise ConfigError("at least one segment is needed")
     names = [spec.name for spec in specs]
-    tags = [tag for spec in specs for tag in (spec.open, spec.close) if tag is not None]
+    tags = tags_of(specs)
     for what, values in (("name", names), ("tag", tags)):
         repeated = sorted({value for value in values if values.count(value) > 1})
         if repeated:
             raise ConfigError(f"segment {what} {repeated[0]!r} is used twice; every segment needs its own")
+    for tag in tags:
+        longer = next((other for other in tags if tag in other and tag != other), None)
+        if longer is not None:
+            raise ConfigError(f"segment tag {tag!r} is part of the tag {longer!r}; choose tags that can be told apart")
     if any(spec.close is None for spec in specs[:-1]):
         raise ConfigError("only the last segment may have no closing tag, since it runs to the end of the turn")
     return specs
@@ -111,9 +128,10 @@ def parse_segments(value: Any) -> tuple[SegmentSpec, ...]:
     if isinstance(value, str):
         try:
             value = json.loads(value)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             known = ", ".join(SEGMENT_SETS)
-            raise ConfigError(f"segments {value!r} are unknown; choose {known}, or give a JSON list") from error
+            told = value if len(value) <= _SHOWN else f"{value[:_SHOWN]}.."
+            raise ConfigError(f"segments {told!r} are unknown; choose {known}, or give a JSON list") from error
     if isinstance(value, list | tuple) and value and all(isinstance(entry, SegmentSpec) for entry in value):
         return check_specs(value)
     if not isinstance(value, list | tuple):
@@ -178,8 +196,20 @@ def scan_segments(
     first: dict[str, tuple[Segment, bool]] = {}
     for segment, closed in elements:
         first.setdefault(segment.name, (segment, closed))
-    fault = _first_fault(text, specs, needed, elements, first)
-    return SegmentScan(sorted((segment for segment, _ in first.values()), key=lambda s: s.start), fault)
+    fault = _first_fault(text, specs, needed, elements)
+    whole = [segment for segment, closed in elements if closed]
+    return SegmentScan(sorted((segment for segment, _ in first.values()), key=lambda s: s.start), whole, fault)
+
+
+def tags_of(segments: Sequence[SegmentSpec]) -> tuple[str, ...]:
+    """All opening and closing tags."""
+    return tuple(tag for spec in segments for tag in (spec.open, spec.close) if tag is not None)
+
+
+def without_lead(text: str) -> str:
+    """An answer without outer white space and a leading "Final Answer:" or "Answer:"."""
+    match = _LEAD.match(text)
+    return (text[match.end() :] if match else text).strip()
 
 
 def segment_of_characters(length: int, found: Sequence[Segment], names: Sequence[str]) -> list[int]:
@@ -237,7 +267,7 @@ def _elements(text: str, specs: tuple[SegmentSpec, ...]) -> list[tuple[Segment, 
         nexts = [(at, spec) for spec in specs if (at := find(spec.open, position)) >= 0]
         if not nexts:
             return found
-        start, spec = min(nexts, key=lambda pair: (pair[0], -len(pair[1].open)))
+        start, spec = min(nexts, key=lambda pair: pair[0])
         if spec.close is None:
             return [*found, (Segment(spec.name, start, len(text)), True)]
         close = find(spec.close, start + len(spec.open))
@@ -251,33 +281,62 @@ def _elements(text: str, specs: tuple[SegmentSpec, ...]) -> list[tuple[Segment, 
 
 
 def _first_fault(
-    text: str,
-    specs: tuple[SegmentSpec, ...],
-    needed: tuple[str, ...],
-    elements: list[tuple[Segment, bool]],
-    first: dict[str, tuple[Segment, bool]],
+    text: str, specs: tuple[SegmentSpec, ...], needed: tuple[str, ...], elements: list[tuple[Segment, bool]]
 ) -> SegmentError | None:
+    names = [segment.name for segment, _ in elements]
     for spec in specs:
-        if spec.name not in first:
+        if spec.name not in names:
             if spec.name in needed:
                 return _fault(
                     f"no-{spec.name}", f"the response has no {spec.open}", "add the segment, or leave the row out"
                 )
             continue
-        segment, closed = first[spec.name]
-        if not closed:
+        if not elements[names.index(spec.name)][1]:
             return _fault(f"unclosed-{spec.name}", f"{spec.open} is never closed by {spec.close}", "close it")
-        inner_end = segment.end - len(spec.close or "")
-        if spec is specs[-1] and not text[segment.start + len(spec.open) : inner_end].strip():
+        if spec is specs[-1] and not all(without_lead(inner) for inner in _answers(text, specs, elements)):
             return _fault(f"empty-{spec.name}", f"{spec.open} holds nothing", "give the answer, or leave the row out")
-    names = [segment.name for segment, _ in elements]
+    return _duplicate(text, specs, elements) or _disorder(specs, names)
+
+
+def _answers(text: str, specs: tuple[SegmentSpec, ...], elements: list[tuple[Segment, bool]]) -> list[str]:
+    """What the last segment holds at its first occurrence, and at its first behind the trace, which is the answer."""
+    *trace, last = specs
+    found = [segment for segment, _ in elements if segment.name == last.name]
+    ends = [segment.end for segment, closed in elements if closed and trace and segment.name == trace[-1].name]
+    trace_end = min(ends, default=0)
+    behind = [segment for segment in found if segment.start >= trace_end]
+    return [_inner(text, last, segment) for segment in (*found[:1], *behind[:1])]
+
+
+def _duplicate(text: str, specs: tuple[SegmentSpec, ...], elements: list[tuple[Segment, bool]]) -> SegmentError | None:
+    """A segment or the tag of one that occurs again; the other tags inside a closed segment are plain text."""
+    last = specs[-1]
     for spec in specs:
-        if names.count(spec.name) > 1:
-            return _fault("duplicate", f"{spec.open} occurs {names.count(spec.name)} times", "keep one")
-    order = [spec.name for spec in specs if spec.name in first]
+        own = [segment for segment, _ in elements if segment.name == spec.name]
+        count = len(own)
+        if spec is last and own:
+            count += _inner(text, last, own[0]).count(last.open)
+        if count > 1:
+            return _fault("duplicate", f"{spec.open} occurs {count} times", "keep one")
+    position = 0
+    for start, end in [*((s.start, s.end) for s, closed in elements if closed), (len(text), len(text))]:
+        for spec in specs:
+            if spec.close is not None and spec.close in text[position:start]:
+                return _fault("duplicate", f"{spec.close} stands where no {spec.open} is open", "take it out")
+        position = end
+    return None
+
+
+def _disorder(specs: tuple[SegmentSpec, ...], names: list[str]) -> SegmentError | None:
+    order = [spec.name for spec in specs if spec.name in names]
     if names != order:
         return _fault("order", f"segments stand in the order {', '.join(names)}", f"put them as {', '.join(order)}")
     return None
+
+
+def _inner(text: str, spec: SegmentSpec, segment: Segment) -> str:
+    end = segment.end - len(spec.close or "")
+    return text[segment.start + len(spec.open) : max(end, segment.start + len(spec.open))]
 
 
 def _fault(kind: str, message: str, remedy: str) -> SegmentError:

@@ -32,7 +32,7 @@ _KINDS = (
     ("not on this machine", "picture not on this machine"),
     ("cannot be read", "picture unreadable"),
     ("mark", "marks and pictures differ"),
-    ("holds </", "tag inside a text"),
+    (" itself", "tag inside a text"),
 )
 
 

@@ -9,7 +9,8 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from balanced_thinking.errors import ConfigError
+from balanced_thinking.data.rowcheck import counted
+from balanced_thinking.errors import ConfigError, DataError
 
 _PROBE = (64, 48)
 
@@ -29,6 +30,33 @@ def image_token_counter(processor: Any) -> Callable[[Sequence[tuple[int, int]]],
         return _by_processing(processor, width, height)
 
     return lambda sizes: sum(one(*size) for size in sizes)
+
+
+def refuse_own_marks(processor: Any, text: str, *, pictures: int, record: str) -> None:
+    """Whether a text as the model reads it holds the mark of each of its pictures, and no other.
+
+    A question, choice or response may spell a picture's token (``<image>``, ``<|image_pad|>``), which the tokenizer
+    takes for a picture. Tokens of moving pictures, and those that a family puts in place of a mark, count too.
+
+    Raises:
+        DataError: it holds more or fewer; names the record.
+    """
+    for mark, wanted in _marks(processor, pictures).items():
+        if (found := text.count(mark)) != wanted:
+            message = f"{counted(found, 'picture token')} {mark} in the text that the model reads, but "
+            message += counted(pictures, "picture")
+            remedy = f"take {mark} out of the question, the choices and the response, or leave the row out"
+            raise DataError(message, record=record, remedy=remedy)
+
+
+def _marks(processor: Any, pictures: int) -> dict[str, int]:
+    """How often each token that stands for a picture occurs in a text before it is expanded."""
+    mark = getattr(processor, "image_token", None)
+    if mark is None:
+        return {}
+    put_in = processor.tokenizer.convert_ids_to_tokens(list(getattr(processor, "image_token_ids", None) or ()))
+    others = [*put_in, getattr(processor, "video_token", None)]
+    return dict.fromkeys(filter(None, others), 0) | {mark: pictures}
 
 
 def limit_pixels(processor: Any, max_pixels: int) -> None:

@@ -9,6 +9,7 @@ import string
 from collections.abc import Sequence
 from typing import Any
 
+from balanced_thinking.core.segments import without_lead
 from balanced_thinking.data.example import Example
 from balanced_thinking.errors import DataError
 
@@ -73,16 +74,20 @@ def build_completion(example: Example) -> list[dict[str, Any]]:
     An example that has a ``response`` of other segments gives that.
 
     Raises:
-        DataError: the trace or the answer holds its own closing tag, or the answer is empty: the response would be
-            malformed.
+        DataError: the trace or the answer holds its own closing tag, the answer its opening tag too, or the answer is
+            empty: the response would be malformed.
     """
     if example.response is not None:
         return [_turn("assistant", example.response)]
-    for name, text in (("think", example.think), ("answer", example.answer)):
-        if text and f"</{name}>" in text:
+    for tag, name, text in (
+        ("</think>", "think", example.think),
+        ("</answer>", "answer", example.answer),
+        ("<answer>", "answer", example.answer),
+    ):
+        if text and tag in text:
             remedy = "take the tag out of the text"
-            raise DataError(f"the text holds </{name}> itself", record=example.id, field=name, remedy=remedy)
-    if not example.answer.strip():
+            raise DataError(f"the text holds {tag} itself", record=example.id, field=name, remedy=remedy)
+    if not without_lead(example.answer):
         raise DataError(
             "the answer is empty", record=example.id, field="answer", remedy="give it, or leave the row out"
         )

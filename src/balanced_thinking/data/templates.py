@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from balanced_thinking.core.segments import SegmentSpec, scan_segments, segment_of_characters, token_starts
+from balanced_thinking.data.families import refuse_own_marks
 from balanced_thinking.data.rowcheck import Row
 from balanced_thinking.errors import ConfigError, DataError, SegmentError
 
@@ -63,7 +64,14 @@ def render(processor: Any, row: Row, segments: Sequence[SegmentSpec]) -> Rendere
     Raises:
         ConfigError: the template changes the response or the turns before it, so that what would be trained is not
             what inference asks for.
+        DataError: the text spells a picture's token itself.
     """
+    rendered = _rendered(processor, row, segments)
+    refuse_own_marks(processor, rendered.text, pictures=len(row.images), record=row.id)
+    return rendered
+
+
+def _rendered(processor: Any, row: Row, segments: Sequence[SegmentSpec]) -> Rendered:
     if row.text is not None:
         prompt, completion = row.text
         eos = tokenizer_of(processor).eos_token or ""

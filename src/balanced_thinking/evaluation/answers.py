@@ -13,7 +13,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 
-from balanced_thinking.core.segments import THINK_ANSWER, SegmentScan, SegmentSpec, scan_segments
+from balanced_thinking.core.segments import (
+    THINK_ANSWER,
+    SegmentScan,
+    SegmentSpec,
+    scan_segments,
+    tags_of,
+    without_lead,
+)
 from balanced_thinking.errors import EvaluationError
 
 MALFORMED_KINDS = (
@@ -27,7 +34,6 @@ MALFORMED_KINDS = (
 )  # fmt: skip
 ANSWER_KINDS = ("choice", "number", "text")
 
-_LEAD = re.compile(r"\s*(?:\*\*)?\s*(?:final\s+)?answer\s*:(?:\s*\*\*)?", re.IGNORECASE)
 # A lone letter ("B", "(b)", "B.") and a letter before a text ("B. a dog", "(B) a dog"); never "A dog", an article.
 _LONE_LETTER = re.compile(r"[(\[{<]?\s*([A-Za-z])\s*[)\]}>]?\s*[.:]?")
 _LETTER_FIRST = re.compile(r"(?:[(\[{<]\s*([A-Za-z])\s*[)\]}>]|([A-Za-z])\s*[.:)\]}>])")
@@ -72,13 +78,14 @@ def parse_response(text: str, prefix: str = "", segments: Sequence[SegmentSpec] 
         ParsedResponse(think='two dogs', answer='B', malformed=None)
     """
     whole = prefix + text
-    spans = inner_spans(whole, segments)
+    scan = scan_segments(whole, segments)
+    spans = _spans(whole, segments, scan)
     think = whole[slice(*spans["think"])].strip() if "think" in spans else None
     if "answer" in spans:
-        answer: str | None = _without_lead(whole[slice(*spans["answer"])])
+        answer: str | None = without_lead(whole[slice(*spans["answer"])])
     else:
-        answer = None if any(tag in whole for tag in tags_of(segments)) else _without_lead(whole)
-    return ParsedResponse(think, answer, _malformed_kind(whole, segments))
+        answer = None if any(tag in whole for tag in tags_of(segments)) else without_lead(whole)
+    return ParsedResponse(think, answer, _malformed_kind(scan, segments))
 
 
 def inner_spans(text: str, segments: Sequence[SegmentSpec] = THINK_ANSWER) -> dict[str, tuple[int, int]]:
@@ -86,15 +93,21 @@ def inner_spans(text: str, segments: Sequence[SegmentSpec] = THINK_ANSWER) -> di
 
     The same elements as ``parse_response`` reads, so that lengths are counted on what is scored.
     """
-    spans = {}
+    return _spans(text, segments, scan_segments(text, segments))
+
+
+def _spans(text: str, segments: Sequence[SegmentSpec], scan: SegmentScan) -> dict[str, tuple[int, int]]:
     *trace, last = segments
-    think_open, think_close = (trace[0].open, str(trace[-1].close)) if trace else (None, None)
-    closing = text.find(think_close) if think_close else -1
-    answer = text.find(last.open, closing + len(think_close or "") if closing >= 0 else 0)
-    opening = text.find(think_open) if think_open else -1
-    if think_open and think_close and opening >= 0:
-        start = opening + len(think_open)
-        close = text.find(think_close, start)
+    # Inside the parts of a trace that stand before its last, the tags searched for are plain text.
+    apart = [(part.start, part.end) for part in scan.closed if part.name in [spec.name for spec in trace[:-1]]]
+    trace_open, trace_close = (trace[0].open, str(trace[-1].close)) if trace else ("", "")
+    closing = _find(text, trace_close, 0, apart) if trace else -1
+    answer = text.find(last.open, closing + len(trace_close)) if closing >= 0 else _find(text, last.open, 0, apart)
+    opening = text.find(trace_open) if trace else -1
+    spans = {}
+    if opening >= 0:
+        start = opening + len(trace_open)
+        close = _find(text, trace_close, start, apart)
         spans["think"] = (start, _first_of(close, answer if answer >= start else -1, len(text)))
     if answer >= 0:
         start = answer + len(last.open)
@@ -102,9 +115,13 @@ def inner_spans(text: str, segments: Sequence[SegmentSpec] = THINK_ANSWER) -> di
     return spans
 
 
-def tags_of(segments: Sequence[SegmentSpec]) -> tuple[str, ...]:
-    """All opening and closing tags."""
-    return tuple(tag for spec in segments for tag in (spec.open, spec.close) if tag is not None)
+def _find(text: str, tag: str, start: int, apart: Sequence[tuple[int, int]]) -> int:
+    """Where ``tag`` first stands from ``start`` on and outside the spans ``apart``, else -1."""
+    at = text.find(tag, start)
+    for begin, end in apart:
+        if begin <= at < end:
+            at = text.find(tag, end)
+    return at
 
 
 def answers_match(prediction: str | None, reference: str, *, kind: str, choices: Sequence[str] | None = None) -> bool:
@@ -214,31 +231,14 @@ def _letter_index(letter: str) -> int:
     return ord(letter.upper()) - ord("A")
 
 
-def _malformed_kind(text: str, segments: Sequence[SegmentSpec]) -> str | None:
-    scan = scan_segments(text, segments)
-    kind = scan.fault.kind if scan.fault is not None else None
-    if kind not in (None, "duplicate", "order"):
-        sort, _, name = kind.partition("-")
-        return f"{sort}-{'answer' if name == segments[-1].name else 'think'}"
-    spans = inner_spans(text, segments)
-    if "answer" in spans and not _without_lead(text[slice(*spans["answer"])]):
-        return "empty-answer"
-    return "duplicate" if kind == "duplicate" or _repeats_a_tag(text, scan, segments) else kind
-
-
-def _repeats_a_tag(text: str, scan: SegmentScan, segments: Sequence[SegmentSpec]) -> bool:
-    """A tag outside the first closed trace that is not the answer's, such as a stray ``</answer>`` or a nested one."""
-    last, outside, at = segments[-1], "", 0
-    for found in scan.segments:
-        if found.name != last.name:
-            outside, at = outside + text[at : found.start], found.end
-    outside += text[at:]
-    return any(outside.count(tag) > (spec is last) for spec in segments for tag in tags_of([spec]))
-
-
-def _without_lead(text: str) -> str:
-    match = _LEAD.match(text)
-    return (text[match.end() :] if match else text).strip()
+def _malformed_kind(scan: SegmentScan, segments: Sequence[SegmentSpec]) -> str | None:
+    """The scanner's fault with every segment before the last called think."""
+    if scan.fault is None:
+        return None
+    if scan.fault.kind in ("duplicate", "order"):
+        return scan.fault.kind
+    sort, _, name = scan.fault.kind.partition("-")
+    return f"{sort}-{'answer' if name == segments[-1].name else 'think'}"
 
 
 def _first_of(*positions: int) -> int:

@@ -96,7 +96,7 @@ def evaluate(
     how = {"max_new_tokens": cap, "blank_images": blank_images, "system_prompt": system_prompt, "backend": backend}
     config = _identity(model, target, segments) | how | {"limit": limit}
     with _shown(target, progress) as (advance, say):
-        ledger = Ledger(Path(output_dir), target.name, config, say)
+        ledger = _ledger(Path(output_dir), target, config, say)
         advance([ledger.rows[i] for i in sorted(ledger.rows)])
         if questions := [(i, asked) for i, asked in enumerate(target.questions) if i not in ledger.rows]:
             prompts = [_prompt(asked.example, blank_images, system_prompt) for _, asked in questions]
@@ -215,6 +215,11 @@ def _check(backend: str, **counts: int | None) -> None:
             raise EvaluationError(f"{name} must be at least 1, got {count}")
 
 
+def _ledger(output_dir: Path, target: Target, config: dict[str, Any], say: Callable[[str], None]) -> Ledger:
+    count, scores = len(target.questions), tuple(target.rules)
+    return Ledger(output_dir, target.name, config=config, say=say, count=count, scores=scores)
+
+
 def _answer(
     generator: Any,
     questions: list[tuple[int, Question]],
@@ -322,8 +327,8 @@ def _identity(model: Model, target: Target, segments: Sequence[SegmentSpec]) -> 
         [e.id, e.question, e.choices, e.answer, e.kind, len(e.images), *also, *map(astuple, e.context)]
         for e, also in told
     ]
-    own = {"segments": as_setting(segments)} if tuple(segments) != THINK_ANSWER else {}
-    return {"model": model_identity(model), "benchmark": target.name, "questions": content_hash(questions), **own}
+    told_by = {"model": model_identity(model), "benchmark": target.name, "questions": content_hash(questions)}
+    return told_by | {"segments": as_setting(segments)}
 
 
 def _label(model: Model) -> str:

@@ -19,11 +19,12 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
-from balanced_thinking.core.segments import THINK_ANSWER, SegmentSpec
+from balanced_thinking.core.segments import THINK_ANSWER, SegmentSpec, tags_of
+from balanced_thinking.data.families import refuse_own_marks
 from balanced_thinking.data.rowcheck import image_size, open_image
 from balanced_thinking.data.templates import adds_special_tokens, end_of_turn_ids, render_prompt, tokenizer_of
 from balanced_thinking.errors import EvaluationError
-from balanced_thinking.evaluation.answers import inner_spans, tags_of
+from balanced_thinking.evaluation.answers import inner_spans
 from balanced_thinking.evaluation.decoding import decode, until_end
 from balanced_thinking.models.devices import autocast
 
@@ -108,8 +109,9 @@ class Generator:
 
         Raises:
             EvaluationError: memory does not suffice for a single prompt.
-            DataError: a picture cannot be read.
+            DataError: a picture cannot be read, or a prompt spells a picture's token itself.
         """
+        render_prompts(self.processor, prompts)  # before the first answer, not after hours of them
         window = _WINDOW * self.stats.batch_size
         for first in range(0, len(prompts), window):
             indices = range(first, min(first + window, len(prompts)))
@@ -226,6 +228,18 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     text = str(error).lower()
     return any(sign in text for sign in ("out of memory", "not enough memory", "can't allocate memory"))
+
+
+def render_prompts(processor: Any, prompts: Sequence[Prompt]) -> list[str]:
+    """The text of each prompt as the model reads it, one mark per picture.
+
+    Raises:
+        DataError: a prompt spells a picture's token itself.
+    """
+    texts = [render_prompt(processor, prompt.messages) for prompt in prompts]
+    for prompt, text in zip(prompts, texts, strict=True):
+        refuse_own_marks(processor, text, pictures=len(prompt.images), record=prompt.id)
+    return texts
 
 
 def prefilled(

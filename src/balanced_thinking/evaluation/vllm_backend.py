@@ -10,9 +10,16 @@ from typing import Any
 
 from balanced_thinking.core.segments import THINK_ANSWER, SegmentSpec
 from balanced_thinking.data.rowcheck import open_image
-from balanced_thinking.data.templates import end_of_turn_ids, render_prompt, tokenizer_of
+from balanced_thinking.data.templates import end_of_turn_ids, tokenizer_of
 from balanced_thinking.errors import EvaluationError
-from balanced_thinking.evaluation.generation import GenerationStats, Prompt, Response, ResponseReader, prefilled
+from balanced_thinking.evaluation.generation import (
+    GenerationStats,
+    Prompt,
+    Response,
+    ResponseReader,
+    prefilled,
+    render_prompts,
+)
 
 
 @dataclass(slots=True)
@@ -50,10 +57,11 @@ class VllmGenerator:
             temperature=0.0, max_tokens=self.max_new_tokens, stop_token_ids=sorted(ends), skip_special_tokens=False
         )
         reader = ResponseReader(processor, self.segments)
+        rendered = render_prompts(processor, prompts)
         self.stats.batch_size = self.batch_size or 512
         for first in range(0, len(prompts), self.stats.batch_size):
             chunk = prompts[first : first + self.stats.batch_size]
-            texts = [render_prompt(processor, prompt.messages) for prompt in chunk]
+            texts = rendered[first : first + self.stats.batch_size]
             requests = [_request(prompt, text) for prompt, text in zip(chunk, texts, strict=True)]
             outputs = engine.generate(requests, sampling)
             told = zip(chunk, texts, strict=True)

@@ -22,10 +22,10 @@ from typing import Any, ClassVar
 from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
-from balanced_thinking.core.segments import THINK_ANSWER, SegmentSpec, parse_segments
+from balanced_thinking.core.segments import THINK_ANSWER, SegmentSpec, parse_segments, tags_of
+from balanced_thinking.data.families import refuse_own_marks
 from balanced_thinking.data.templates import prefilled, render_prompt, tokenizer_of
 from balanced_thinking.errors import CheckpointError, ConfigError
-from balanced_thinking.evaluation.answers import tags_of
 from balanced_thinking.models.checkpoints import StrictResume
 from balanced_thinking.models.devices import choose_device
 from balanced_thinking.models.modeling import freeze_vision_tower
@@ -216,6 +216,20 @@ def refuse_hidden_tags(processor: Any, segments: Sequence[SegmentSpec] = THINK_A
         raise ConfigError(
             f"{hidden[0]} is a special token of this tokenizer, which no reward would see; add it with special=False"
         )
+
+
+def check_prompts(processor: Any, dataset: Any, **template: Any) -> None:
+    """Whether each prompt holds the marks of its pictures alone, before the first completion; ``template`` as below.
+
+    Raises:
+        DataError: a prompt spells a picture's token itself.
+    """
+    for row in dataset.select_columns(["id", "prompt"]):
+        pictures = sum(
+            isinstance(part, dict) and part.get("type") == "image" for turn in row["prompt"] for part in turn["content"]
+        )
+        text = render_prompt(processor, row["prompt"], **template)
+        refuse_own_marks(processor, text, pictures=pictures, record=row["id"])
 
 
 def prefilled_tag(

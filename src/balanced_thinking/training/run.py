@@ -25,7 +25,13 @@ from balanced_thinking.runinfo import build_once, content_hash, run_info, write_
 from balanced_thinking.training.callbacks import CLOCK_FILE, Clock, Console, MetricsFile
 from balanced_thinking.training.card import write_card
 from balanced_thinking.training.dataset import DataArguments, load_data, remove_data
-from balanced_thinking.training.grpo import GRPOArguments, StrictGRPOConfig, StrictGRPOTrainer, prefilled_tag
+from balanced_thinking.training.grpo import (
+    GRPOArguments,
+    StrictGRPOConfig,
+    StrictGRPOTrainer,
+    check_prompts,
+    prefilled_tag,
+)
 from balanced_thinking.training.rewards import load_rewards, try_rewards
 from balanced_thinking.training.sft import ScaleSFTTrainer
 from balanced_thinking.training.sft_config import ScaleSFTConfig
@@ -183,10 +189,14 @@ def make_grpo_trainer(
             f"{name} sees pictures in crops (pan_and_scan), which TRL's GRPOTrainer cannot assign to their prompts; "
             "start from a model trained without"
         )
+    template = config.chat_template_kwargs or {}
+    for rows in (train, evaluation):
+        if rows is not None:
+            check_prompts(processor, rows, **template)
     segments = parse_segments(grpo.scale_segments)
     rewards = load_rewards(
         grpo.reward_funcs,
-        prefix=prefilled_tag(processor, train[0]["prompt"], segments, **(config.chat_template_kwargs or {})),
+        prefix=prefilled_tag(processor, train[0]["prompt"], segments, **template),
         max_completion_length=config.max_completion_length,
         overlong_cache=grpo.overlong_cache,
         segments=segments,

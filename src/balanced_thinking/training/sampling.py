@@ -12,12 +12,14 @@ import torch
 from torch.utils.data import Sampler
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
+_SORTED_BATCHES = 50
+
 
 class LengthGroupedBatches(Sampler[int]):
     """Row numbers of an epoch, each ``batch_size`` in a row of about the same length.
 
     The batch with the longest row comes first, so that memory runs out at once or not at all; a last batch that is not
-    full stays last.
+    full stays last. Sorted are fifty batches at a time, chosen anew each epoch; up to fifty are sorted as a whole.
 
     Args:
         lengths: Tokens of each row.
@@ -37,9 +39,11 @@ class LengthGroupedBatches(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
-        order = get_length_grouped_indices(self.lengths, self.batch_size, generator=generator)
+        full = len(self.lengths) // self.batch_size
+        # By default transformers sorts only a quarter of the rows together, which of few rows is no batch at all.
+        together = max(1, min(full, _SORTED_BATCHES))
+        order = get_length_grouped_indices(self.lengths, self.batch_size, together, generator=generator)
         batches = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
-        full = len(order) // self.batch_size
         if full > 1:
             shuffled = 1 + torch.randperm(full - 1, generator=generator)
             batches[1:full] = [batches[number] for number in shuffled.tolist()]

@@ -221,26 +221,32 @@ def _checked(
 
     Streams and ``lazy`` are checked row by row in the collator.
     """
-    evaluations = evaluation if isinstance(evaluation, dict) else {"": evaluation}
-    kept, lengths = {}, None
-    for name, dataset in {"train": train, **evaluations}.items():
-        if isinstance(dataset, Dataset) and args.scale_check == "all":
-            report = check_dataset(dataset, collator, args)
-            if name == "train" and len(report.row_lengths) == len(report.kept):
-                lengths = report.row_lengths
-            dataset = dataset if len(report.kept) == len(dataset) else dataset.select(report.kept)
-            if not len(dataset):
-                raise DataError("no row is left to train on", field=name or None, remedy="see the counts above")
-        elif dataset is not None and "skip" in (args.scale_on_malformed, args.scale_on_overflow):
-            raise ConfigError('skipping rows needs scale_check="all" and a data set that is not a stream')
-        kept[name] = dataset
-    if isinstance(train, Dataset) and len(train):
-        collator([kept["train"][0]])
-    train = kept.pop("train")
+    kept, lengths = _usable(train, collator, args, name="train")
+    if isinstance(kept, Dataset) and len(kept):
+        collator([kept[0]])
     if args.train_sampling_strategy == "group_by_length" and train is not None and lengths is None:
         remedy = 'keep scale_check="all", raise scale_check_limit to the number of rows, or leave it out'
         raise ConfigError(f"train_sampling_strategy=group_by_length needs the length of every row; {remedy}")
-    return train, kept if isinstance(evaluation, dict) else kept[""], lengths
+    if isinstance(evaluation, dict):
+        evaluation = {name: _usable(data, collator, args, name=name)[0] for name, data in evaluation.items()}
+    else:
+        evaluation, _ = _usable(evaluation, collator, args, name=None)
+    return kept, evaluation, lengths
+
+
+def _usable(
+    dataset: Any, collator: ScaleCollator, args: ScaleSFTConfig, *, name: str | None
+) -> tuple[Any, list[int] | None]:
+    """One data set without skipped rows, and the tokens of each row where all were counted."""
+    if not isinstance(dataset, Dataset) or args.scale_check != "all":
+        if dataset is not None and "skip" in (args.scale_on_malformed, args.scale_on_overflow):
+            raise ConfigError('skipping rows needs scale_check="all" and a data set that is not a stream')
+        return dataset, None
+    report = check_dataset(dataset, collator, args)
+    dataset = dataset if len(report.kept) == len(dataset) else dataset.select(report.kept)
+    if not len(dataset):
+        raise DataError("no row is left to train on", field=name, remedy="see the counts above")
+    return dataset, report.row_lengths if len(report.row_lengths) == len(report.kept) else None
 
 
 def _as_scale_config(args: Any, model: Any) -> ScaleSFTConfig:

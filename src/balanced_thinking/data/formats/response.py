@@ -32,7 +32,7 @@ def split_response(text: str, answer_from: str, *, place: Place, field: str) -> 
     Raises:
         SegmentError: the trace is not closed, the answer cannot be found or is empty, or a tag is repeated.
     """
-    if _CLOSE in text and _THINK.open not in text:
+    if _CLOSE in text and _THINK.open not in text.partition(_CLOSE)[0]:
         text = _THINK.open + text
     scan = scan_segments(text, THINK_ANSWER, (_ANSWER.name,) if answer_from == "tag" else ())
     fault = scan.fault

@@ -6,6 +6,7 @@ What it leaves out: folders and hub ids (``folders``), what the fields of a reco
 
 import csv
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -22,6 +23,17 @@ KNOWN = ".jsonl, .json, .parquet, .csv, .tsv, or a folder"
 # What every format reads of a record: its name, where its pictures lie, what its answer is.
 KEPT = ("id", "source", "split", "image", "images", "answer", "kind", "choices")
 BATCH = 64
+_BLOCK = 1 << 16
+_BACKSLASH = ord("\\")
+_ESCAPE = len(rb"\ud83d")
+_LOW = rb"[c-fC-F][0-9a-fA-F]{2}"
+_HIGH = rb"[89abAB][0-9a-fA-F]{2}"
+# The first escape of a character that takes two with no second behind it, or the second with no first before it.
+# Whether these are escapes at all, or text behind an escaped backslash, is looked at one by one (_is_half).
+_HALF = re.compile(
+    rb"\\u[dD](?:%b(?!\\u[dD][c-fC-F])|%b(?<![^\\]\\u[dD]%b\\u[dD]...))" % (_HIGH, _LOW, _HIGH), re.DOTALL
+)
+_FIRST = re.compile(rb"\\u[dD]" + _HIGH)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +153,11 @@ def _values(path: Path) -> Iterator[Any]:
     given = 0
     try:
         with path.open("rb") as file:
+            # The quick parser writes "?" for half a character and says nothing; the slow one keeps it to be refused.
+            parser = ijson.get_backend("python") if _holds_half_characters(file) else ijson
+            file.seek(0)
             file.seek(3 if file.read(3) == b"\xef\xbb\xbf" else 0)
-            for value in _streamed(file):
+            for value in _streamed(file, parser):
                 yield value
                 given += 1
         return
@@ -153,19 +168,51 @@ def _values(path: Path) -> Iterator[Any]:
     yield from islice(_whole(path), given, None)
 
 
-def _streamed(file: IO[bytes]) -> Iterator[Any]:
+def _holds_half_characters(file: IO[bytes]) -> bool:
+    """Whether a string escapes a lone surrogate (``\\ud800``), found block by block."""
+    text, at = b"", 0
+    while block := file.read(_BLOCK):
+        text += block
+        # What stands nearer to the end may go on in the next block.
+        end = max(at, len(text) - 2 * _ESCAPE)
+        if any(_is_half(text, found.start()) for found in _HALF.finditer(text, at) if found.start() < end):
+            return True
+        keep = max(0, end - 2 * _ESCAPE)
+        while keep and text[keep - 1] == _BACKSLASH:
+            keep -= 1
+        text, at = text[keep:], end - keep
+    return any(_is_half(text, found.start()) for found in _HALF.finditer(text, at))
+
+
+def _is_half(text: bytes, at: int) -> bool:
+    """Whether what looks like half a character is one: no pair's second, and no text behind an escaped backslash."""
+    before = max(0, at - _ESCAPE)
+    second = not _FIRST.match(text, at)
+    paired = second and _FIRST.fullmatch(text, before, at) and _is_escape(text, before)
+    return _is_escape(text, at) and not paired
+
+
+def _is_escape(text: bytes, at: int) -> bool:
+    """Whether the backslash there begins an escape, rather than end one of a backslash."""
+    start = at
+    while start and text[start - 1] == _BACKSLASH:
+        start -= 1
+    return (at - start) % 2 == 0
+
+
+def _streamed(file: IO[bytes], parser: Any) -> Iterator[Any]:
     start = file.tell()
-    first = next((event for _, event, _ in ijson.parse(file)), None)
+    first = next((event for _, event, _ in parser.parse(file)), None)
     file.seek(start)
     if first == "start_array":
-        yield from ijson.items(file, "item", use_float=True)
+        yield from parser.items(file, "item", use_float=True)
     elif first != "start_map":
         raise ijson.JSONError("neither a list nor an object")
     else:
-        if not all(event == "start_map" for event in _kinds_of_values(file)):
+        if not all(event == "start_map" for event in _kinds_of_values(file, parser)):
             raise ijson.JSONError("not an object of records")
         file.seek(start)
-        for name, value in ijson.kvitems(file, "", use_float=True):
+        for name, value in parser.kvitems(file, "", use_float=True):
             yield {"id": name, **value}
 
 
@@ -177,10 +224,10 @@ class _Pairs(dict):
         self.pairs = pairs
 
 
-def _kinds_of_values(file: IO[bytes]) -> Iterator[str]:
+def _kinds_of_values(file: IO[bytes], parser: Any) -> Iterator[str]:
     """How the value of each key of the outermost object begins."""
     waits = False
-    for prefix, event, _ in ijson.parse(file):
+    for prefix, event, _ in parser.parse(file):
         if waits:
             yield event
         waits = event == "map_key" and prefix == ""
