@@ -70,3 +70,10 @@ def test_seed_and_epoch_decide_alone():
 def test_few_rows(count):
     groups = batches(lengths=LENGTHS[:count])
     assert sorted(i for group in groups for i in group) == list(range(count))
+
+
+def test_rows_have_other_company_in_each_epoch():
+    def company(epoch):
+        return {frozenset(group) for group in batches(lengths=LENGTHS[:160], epoch=epoch)}
+
+    assert len(company(0) & company(1)) <= 2

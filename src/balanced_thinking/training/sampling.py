@@ -12,14 +12,16 @@ import torch
 from torch.utils.data import Sampler
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
-_SORTED_BATCHES = 50
+# Batches sorted together: at most, so that rows of an epoch mix; at least, since one alone would not be sorted.
+_MOST, _LEAST = 50, 4
 
 
 class LengthGroupedBatches(Sampler[int]):
     """Row numbers of an epoch, each ``batch_size`` in a row of about the same length.
 
     The batch with the longest row comes first, so that memory runs out at once or not at all; a last batch that is not
-    full stays last. Sorted are fifty batches at a time, chosen anew each epoch; up to fifty are sorted as a whole.
+    full stays last. Sorted are a quarter of all batches at a time, at least 4 and at most 50, chosen anew each epoch, so that
+    rows have other company in each.
 
     Args:
         lengths: Tokens of each row.
@@ -40,8 +42,7 @@ class LengthGroupedBatches(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
         full = len(self.lengths) // self.batch_size
-        # By default transformers sorts only a quarter of the rows together, which of few rows is no batch at all.
-        together = max(1, min(full, _SORTED_BATCHES))
+        together = max(1, min(max(full // 4, min(full, _LEAST)), _MOST))
         order = get_length_grouped_indices(self.lengths, self.batch_size, together, generator=generator)
         batches = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
         if full > 1:
