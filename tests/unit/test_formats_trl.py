@@ -181,6 +181,15 @@ def test_an_answer_that_differs_from_its_column_is_told(folder, caplog):
     assert "in 1 records the column answer differs from the answer in the response" in record.message
 
 
+def test_a_column_that_spells_the_answer_otherwise_does_not_differ(folder, caplog):
+    """Nor is it an error that the answer beside the one that is taken is of another kind."""
+    row = {"prompt": "Q?", "completion": "<think>t</think><answer>3</answer>"}
+    load(folder, row | {"answer": "3.0"}, row | {"answer": "three"})
+    assert "differs" not in caplog.text
+    load(folder, row | {"answer": "about 3"})
+    assert "in 1 records the column answer differs" in caplog.text
+
+
 @pytest.mark.parametrize(("completion", "kind"), [("<answer>x</answer>", "no-think"), ("<think>a", "unclosed-think")])
 def test_on_missing_error_names_the_record(folder, completion, kind):
     with pytest.raises(SegmentError) as caught:

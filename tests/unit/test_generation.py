@@ -20,11 +20,11 @@ from transformers import (
 )
 from transformers.cache_utils import DynamicLayer
 
+from balanced_thinking.core.answers import tags_of
 from balanced_thinking.core.segments import THINK_ANSWER
 from balanced_thinking.data.prompts import build_prompt
 from balanced_thinking.errors import EvaluationError
 from balanced_thinking.evaluation import decoding, generation
-from balanced_thinking.evaluation.answers import tags_of
 from balanced_thinking.evaluation.generation import (
     Generator,
     Prompt,

@@ -16,12 +16,12 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
+from balanced_thinking.core.answers import answers_match, check_reference, parse_response
 from balanced_thinking.core.segments import THINK_ANSWER, SegmentSpec, as_setting, parse_segments
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.prompts import build_prompt
 from balanced_thinking.data.rowcheck import image_size
 from balanced_thinking.errors import EvaluationError
-from balanced_thinking.evaluation.answers import answers_match, check_reference, parse_response
 from balanced_thinking.evaluation.generation import Generator, Prompt, Response
 from balanced_thinking.evaluation.ledger import Ledger
 from balanced_thinking.evaluation.metrics import mean_scores, summarise

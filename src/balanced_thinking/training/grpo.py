@@ -22,10 +22,10 @@ from typing import Any, ClassVar
 from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
+from balanced_thinking.core.answers import tags_of
 from balanced_thinking.core.segments import THINK_ANSWER, SegmentSpec, parse_segments
 from balanced_thinking.data.templates import prefilled, render_prompt, tokenizer_of
 from balanced_thinking.errors import CheckpointError, ConfigError
-from balanced_thinking.evaluation.answers import tags_of
 from balanced_thinking.models.checkpoints import StrictResume
 from balanced_thinking.models.devices import choose_device
 from balanced_thinking.models.modeling import freeze_vision_tower

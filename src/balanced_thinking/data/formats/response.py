@@ -1,17 +1,18 @@
 """Think and answer out of a response text, and the answer in the form that its kind asks for.
 
-What it leaves out: reading what a model generated, where every fault must still give a score (``evaluation.answers``).
+What it leaves out: reading what a model generated, where every fault must still give a score (``core.answers``).
 """
 
 import re
 from collections.abc import Sequence
 from typing import Any
 
+from balanced_thinking.core.answers import check_reference, parse_number
 from balanced_thinking.core.segments import THINK_ANSWER, SegmentSpec, scan_segments
 from balanced_thinking.data.example import KINDS, AnswerKind
 from balanced_thinking.data.prompts import LETTERS
 from balanced_thinking.data.rowcheck import Place
-from balanced_thinking.errors import DataError, SegmentError
+from balanced_thinking.errors import DataError, EvaluationError, SegmentError
 
 ANSWER_FROM = ("tag", "boxed", "after_think", "field")
 _THINK, _ANSWER = THINK_ANSWER
@@ -118,18 +119,25 @@ def typed_answer(answer: str, kind: Any, *, choices: Sequence[str] | None, place
     ``text``.
 
     Raises:
-        DataError: an unknown kind, or an answer that is none of the choices.
+        DataError: an unknown kind, or an answer that no prediction could match: none of the choices, no number, or
+            nothing visible.
     """
     if kind is None:
         kind = "choice" if choices else "number" if is_decimal(answer) else "text"
     if kind not in KINDS:
         raise place.error(f"unknown kind {kind!r}", field="kind", remedy=f"use one of {', '.join(KINDS)}")
-    return (_letter(answer, choices, place) if kind == "choice" else answer), kind
+    typed = _letter(answer, choices, place) if kind == "choice" else answer
+    try:
+        check_reference(typed, kind=kind, choices=choices)
+    except EvaluationError as error:
+        raise place.error(str(error), field="answer") from error
+    return typed, kind
 
 
 def is_decimal(text: str) -> bool:
-    """Whether the text is a decimal number such as ``-1,234.5``."""
-    return any(character.isdigit() for character in text) and _DECIMAL.fullmatch(text) is not None
+    """Whether the text is a decimal number such as ``-1,234.5``, in digits that answers are compared by."""
+    digits = any(character.isdigit() for character in text) and _DECIMAL.fullmatch(text) is not None
+    return digits and parse_number(text) is not None
 
 
 def _letter(answer: str, choices: Sequence[str] | None, place: Place) -> str:

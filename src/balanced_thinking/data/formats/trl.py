@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from balanced_thinking.core.answers import answers_match
 from balanced_thinking.core.segments import THINK_ANSWER
 from balanced_thinking.data.example import Example, Turn
 from balanced_thinking.data.formats.options import Notes, Options
@@ -77,8 +78,9 @@ def read(record: Record, options: Options, *, notes: Notes) -> Example:
         notes["text of the response outside its tags was left out"] += bool(outside.strip())
     answer, kind = typed_answer(answer, fields.get("kind"), choices=choices, place=place)
     if response is not None and fields.get("answer") is not None:
-        given, _ = typed_answer(answer_text(fields["answer"], place), kind, choices=choices, place=place)
-        notes["the column answer differs from the answer in the response, which was taken"] += given != answer
+        given = answer_text(fields["answer"], place)
+        differs = not answers_match(given, answer, kind=kind, choices=choices)
+        notes["the column answer differs from the answer in the response, which was taken"] += differs
     pictures = [
         resolve_picture(image, record, image_root=options.image_root, allow_outside=options.allow_outside)
         for image in images

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from balanced_thinking.core.answers import parse_number
 from balanced_thinking.data.example import AnswerKind, Example
 from balanced_thinking.data.formats.options import Notes, Options
 from balanced_thinking.data.formats.pictures import resolve_picture
 from balanced_thinking.data.formats.source import Record, numbered, read_file
 from balanced_thinking.errors import DataError, EvaluationError
-from balanced_thinking.evaluation.answers import parse_number
 from balanced_thinking.evaluation.question import Question, Rule
 
 CAP = 1024  # room for a trace; the stock tasks of lmms-eval allow 16 to 128 tokens, which cut one
