@@ -8,7 +8,7 @@ import pytest
 from balanced_thinking.core.segments import THINK_ANSWER, SegmentSpec
 from balanced_thinking.data.records import to_trl_row
 from balanced_thinking.errors import ConfigError, DataError
-from balanced_thinking.training.dataset import DataArguments, load_data, remove_data
+from balanced_thinking.training.dataset import DataArguments, Origins, load_data, remove_data
 from tiny import tiny_examples
 
 
@@ -81,6 +81,26 @@ def test_a_picture_stands_on_one_side_of_the_split_only(tmp_path, on_disk):
         assert not {int(n) % 40 for n in kept["id"]} & {int(n) % 40 for n in held_out["id"]}
     assert sides[1][0] < sides[0][0]
     assert sides[1][1] < sides[0][1]
+
+
+def test_every_row_has_an_id_of_its_own_that_leads_to_its_file(tmp_path):
+    """Files of one name in two folders give the same ids, and so may an evaluation set."""
+    names = []
+    for folder in ("a", "b", "eval"):
+        (tmp_path / folder).mkdir()
+        path = tmp_path / folder / "train.jsonl"
+        row = {"prompt": f"{folder}?", "completion": "<think>w</think><answer>x</answer>"}
+        path.write_text("\n".join(json.dumps(row) for _ in range(3)))
+        names.append(str(path))
+    origins = Origins()
+    data = DataArguments(dataset=names[:2], eval_dataset=names[2])
+    train, held_out = load_data(data, THINK_ANSWER, tmp_path / "run", origins)
+    given = [*train["id"], *held_out["id"]]
+    assert given[:5] == ["train-0", "train-1", "train-2", "train-0#2", "train-1#2"]
+    assert len(set(given)) == 9
+    assert [origins.of(name, train, held_out) for name in given] == [name for name in names for _ in range(3)]
+    assert origins.of("train-9", train, held_out) is None
+    assert origins.of(None, train, None) is None
 
 
 def test_rows_on_disk_are_those_in_memory(files, tmp_path):

@@ -14,7 +14,7 @@ from PIL import Image
 
 import balanced_thinking as bt
 from balanced_thinking.data.example import Example
-from balanced_thinking.data.records import load_examples, to_dataset, to_trl_row
+from balanced_thinking.data.records import Ids, load_examples, to_dataset, to_trl_row
 from balanced_thinking.errors import ConfigError, DataError, SegmentError
 from tiny import tiny_examples
 
@@ -375,6 +375,13 @@ def test_a_repeated_id_is_numbered_and_told(tmp_path, caplog):
     path = write(tmp_path / "a.jsonl", ROW, ROW, {**ROW, "id": "x1#2"}, ROW, {**ROW, "source": "other"})
     assert [example.id for example in load_examples(path)] == ["x1", "x1#2", "x1#2#2", "x1#3", "x1"]
     assert "in 3 records the id occurred before and was numbered" in caplog.text
+
+
+def test_many_records_of_one_id_cost_the_same_each():
+    """Each once looked through all that were given before: 40,000 would have taken minutes."""
+    ids = Ids()
+    assert [ids.own("x") for _ in range(40_000)][-1] == "x#40000"
+    assert [ids.own(name) for name in ("y#2", "y", "y", "y", "y#2")] == ["y#2", "y", "y#3", "y#4", "y#2#2"]
 
 
 def test_nothing_to_tell_means_silence(tmp_path, caplog):

@@ -5,7 +5,7 @@ What it leaves out: how each format looks (``formats``), how a question is worde
 
 import hashlib
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 _CHUNK = 500
 _KEY_BYTES = 1 << 16
+NUMBERED = "the id occurred before and was numbered"
 
 
 def load_examples(
@@ -50,7 +51,8 @@ def load_examples(
     logged as a warning when the iteration ends.
 
     Args:
-        path: A file (.jsonl, .json, .parquet) or a folder written by ``datasets``' ``save_to_disk``.
+        path: A file (JSON lines, JSON, parquet, CSV, TSV), a folder in one of the usual layouts, LLaMA-Factory's
+            ``dataset_info.json:name``, or a hub id (``formats.folders`` lists them all).
         format: A name in ``formats.FORMATS``; None finds out from the first record and logs which it took and why.
         image_root: Folder in which relative picture paths are looked for first; then beside the data file, then in
             ``<split>/<id>/`` beside it.
@@ -141,7 +143,7 @@ def _check_columns(columns: Mapping[str, str], first: Record) -> None:
 
 
 def _examples(records: Iterable[Record], reader: Format, options: Options, path: Path) -> Iterator[Example]:
-    notes, skipped, seen, given = Notes(), Counter[str](), set[tuple[str, str]](), 0
+    notes, skipped, ids, given = Notes(), Counter[str](), defaultdict[str, Ids](Ids), 0
     try:
         for record in records:
             if record.fault is not None:
@@ -154,7 +156,7 @@ def _examples(records: Iterable[Record], reader: Format, options: Options, path:
                 skipped[error.kind] += 1
                 continue
             given += 1
-            yield _with_own_id(example, seen, notes)
+            yield _with_own_id(example, ids[example.source], notes)
     finally:
         _report(path, skipped, notes)
     if not given:
@@ -170,14 +172,25 @@ def _renamed(record: Record, columns: Mapping[str, str]) -> Record:
     return record.with_fields(fields | {ours: record.fields.get(theirs) for ours, theirs in columns.items()})
 
 
-def _with_own_id(example: Example, seen: set[tuple[str, str]], notes: Notes) -> Example:
-    number, name = 1, example.id
-    while (example.source, name) in seen:
-        number += 1
-        name = f"{example.id}#{number}"
-    seen.add((example.source, name))
-    notes["the id occurred before and was numbered"] += number > 1
-    return example if number == 1 else replace(example, id=name)
+class Ids:
+    """Gives every id once: one that comes again gets ``#2``, ``#3``, ... appended, at the same cost each time."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, int] = {}
+
+    def own(self, name: str) -> str:
+        """``name``, or the first numbered form of it that was not given yet."""
+        number = self._last.get(name, 0) + 1
+        while (given := name if number == 1 else f"{name}#{number}") in self._last:
+            number += 1
+        self._last[name], self._last[given] = number, 1 if given != name else number
+        return given
+
+
+def _with_own_id(example: Example, ids: Ids, notes: Notes) -> Example:
+    name = ids.own(example.id)
+    notes[NUMBERED] += name != example.id
+    return example if name == example.id else replace(example, id=name)
 
 
 def _report(path: Path, skipped: Counter[str], notes: Notes) -> None:

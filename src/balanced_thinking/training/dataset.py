@@ -7,7 +7,7 @@ import dataclasses
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from accelerate import PartialState
 
 from balanced_thinking.core.segments import THINK_ANSWER, SegmentSpec
 from balanced_thinking.data.formats.response import answer_alone
-from balanced_thinking.data.records import DatasetWriter, Example, is_held_out, load_examples, to_trl_row
+from balanced_thinking.data.records import NUMBERED, DatasetWriter, Example, Ids, is_held_out, load_examples, to_trl_row
 from balanced_thinking.errors import ConfigError, DataError
 from balanced_thinking.training.sft_config import decoded
 
@@ -86,16 +86,40 @@ class DataArguments:
             raise ConfigError(f"limit must be at least 1, not {self.limit}")
 
 
+class Origins:
+    """Which data set each row of a run comes from: those of one lie together, and no two rows share an id."""
+
+    def __init__(self) -> None:
+        self._ends: list[tuple[str, Sequence[int]]] = []
+
+    def end(self, name: str, *counts: int) -> None:
+        """Say that ``name`` ends at these numbers of rows to train and to evaluate on."""
+        self._ends.append((name, counts))
+
+    def of(self, record: str | int | None, *sets: Any) -> str | None:
+        """The name of the data set that holds a record; None where it is not known."""
+        for number, rows in enumerate(sets):
+            ids = [] if rows is None or record is None else list(rows["id"])
+            if record in ids:
+                at = ids.index(record)
+                return next((name for name, counts in self._ends if at < counts[number]), None)
+        return None
+
+
 def load_data(
-    data: DataArguments, segments: Sequence[SegmentSpec] = THINK_ANSWER, folder: Path | None = None
+    data: DataArguments,
+    segments: Sequence[SegmentSpec] = THINK_ANSWER,
+    folder: Path | None = None,
+    origins: Origins | None = None,
 ) -> tuple[Any, Any]:
-    """Training and evaluation data sets (the second may be None).
+    """Training and evaluation data sets (the second may be None); an id that another row has too is numbered.
 
     Args:
         data: Where they come from.
         segments: What responses consist of.
         folder: Where their rows are kept, each read and written once, by the first process of each machine; so data of
             any size take little memory. None: in memory.
+        origins: Is told which rows come from which data set, in the process that reads them.
 
     Raises:
         ConfigError: no data set is named.
@@ -103,8 +127,9 @@ def load_data(
     """
     if not data.dataset:
         raise ConfigError("no data set given; name one with --dataset (a benchmark, a file or a folder)")
+    origins = Origins() if origins is None else origins
     if folder is None:
-        return _read(data, segments, None, None)
+        return _read(data, segments, (None, None), origins)
     train, held_out = _files(folder)
     with PartialState().local_main_process_first():
         if not PartialState().is_local_main_process:
@@ -116,7 +141,7 @@ def load_data(
             remove_data(folder)
         except OSError as error:
             raise ConfigError(f"{folder} cannot be written ({error}); choose another output_dir") from error
-        return _read(data, segments, train, held_out)
+        return _read(data, segments, (train, held_out), origins)
 
 
 def remove_data(folder: Path) -> None:
@@ -134,15 +159,27 @@ def _files(folder: Path) -> tuple[Path, Path]:
     return train, held_out
 
 
-def _read(data: DataArguments, segments: Sequence[SegmentSpec], *files: Path | None) -> tuple[Any, Any]:
+def _read(
+    data: DataArguments, segments: Sequence[SegmentSpec], files: Sequence[Path | None], origins: Origins
+) -> tuple[Any, Any]:
     kept, held_out = (DatasetWriter(file) for file in files)
-    on_both_sides = 0
-    for example in _mixture(data, segments):
-        out = is_held_out(example, data.eval_fraction) if data.eval_fraction else False
-        if out is None:
-            on_both_sides += 1
-        else:
-            (held_out if out else kept).add(_row(example, data, segments))
+    ids, on_both_sides, numbered = Ids(), 0, 0
+
+    def add(example: Example, writer: DatasetWriter) -> None:
+        nonlocal numbered
+        row = _row(example, data, segments)
+        row["id"] = ids.own(example.id)
+        numbered += row["id"] != example.id
+        writer.add(row)
+
+    for name, examples in _mixture(data, segments):
+        for example in examples:
+            out = is_held_out(example, data.eval_fraction) if data.eval_fraction else False
+            if out is None:
+                on_both_sides += 1
+            else:
+                add(example, held_out if out else kept)
+        origins.end(name, kept.count, held_out.count)
     if on_both_sides:
         logger.warning("%d examples show pictures of both parts and were left out of both", on_both_sides)
     if data.eval_fraction and not (kept.count and held_out.count):
@@ -153,20 +190,22 @@ def _read(data: DataArguments, segments: Sequence[SegmentSpec], *files: Path | N
         )
     if data.eval_dataset:
         for example in read_examples(data.eval_dataset, data, split="val", segments=segments):
-            held_out.add(_row(example, data, segments))
+            add(example, held_out)
+        origins.end(data.eval_dataset, kept.count, held_out.count)
+    if numbered:
+        logger.warning("in %d rows of all data sets %s", numbered, NUMBERED)
     return kept.finish(), held_out.finish() if held_out.count else None
 
 
-def _mixture(data: DataArguments, segments: Sequence[SegmentSpec]) -> Iterator[Example]:
+def _mixture(data: DataArguments, segments: Sequence[SegmentSpec]) -> Iterator[tuple[str, Iterator[Example]]]:
+    """Each data set's name and the examples that are used of it, one data set after the other."""
     for name, fraction in zip(data.dataset, data.dataset_fractions or [1.0] * len(data.dataset), strict=True):
-        found = False
-        examples = read_examples(name, data, split="train", segments=segments)
-        for example in _spread(islice(examples, data.limit), fraction):
-            found = True
-            yield example
-        if not found:
+        examples = _spread(islice(read_examples(name, data, split="train", segments=segments), data.limit), fraction)
+        first = next(examples, None)
+        if first is None:
             remedy = "give a file with records" if fraction == 1 else f"or a larger fraction than {fraction}"
             raise DataError("the data set holds no example", file=name, remedy=remedy)
+        yield name, chain([first], examples)
 
 
 def _row(example: Example, data: DataArguments, segments: Sequence[SegmentSpec]) -> dict[str, Any]:
