@@ -2,12 +2,14 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from balanced_thinking.core.segments import THINK_ANSWER, SegmentSpec
 from balanced_thinking.data.records import to_trl_row
 from balanced_thinking.errors import ConfigError, DataError
+from balanced_thinking.evaluation.benchmarks import BENCHMARKS
 from balanced_thinking.training.dataset import DataArguments, Origins, load_data, remove_data
 from tiny import tiny_examples
 
@@ -142,6 +144,14 @@ def test_without_its_trace_a_response_is_its_last_segment(tmp_path):
 def test_a_benchmark_has_segments_of_its_own():
     with pytest.raises(ConfigError, match="the responses of icons are think and answer; leave scale_segments out"):
         load_data(DataArguments(dataset=["icons"]), SEGMENTS)
+
+
+def test_of_a_benchmark_the_answers_are_taken_where_no_trace_is_asked_for(monkeypatch):
+    """So GRPO of a model with segments of its own can learn from it."""
+    toy = SimpleNamespace(load=lambda split: tiny_examples(2))
+    monkeypatch.setitem(BENCHMARKS, "toy", toy)
+    train, _ = load_data(DataArguments(dataset=["toy"], on_missing="train"), SEGMENTS)
+    assert [row["completion"][0]["content"][0]["text"] for row in train] == [f"[so]{a}" for a in train["answer"]]
 
 
 def test_nothing_but_our_own_files_is_touched(files, tmp_path):

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from balanced_thinking.core.segments import LLAVA_COT
+from balanced_thinking.core.segments import LLAVA_COT, SegmentSpec
 from balanced_thinking.data.example import Turn
 from balanced_thinking.data.formats import FORMATS
 from balanced_thinking.data.records import load_examples, to_dataset, to_trl_row
@@ -430,6 +430,20 @@ def test_the_stages_of_llava_cot_can_be_segments(folder):
     (example,) = load(folder, row, segments=LLAVA_COT)
     assert (example.response, example.think, example.answer) == (STAGES, "s\n\nc\n\nr", "B")
     assert load(folder, to_trl_row(example), segments=LLAVA_COT) == [replace(example, source="data", id="data-0")]
+
+
+PLAN = (SegmentSpec("plan", "[plan]", "[/plan]"), SegmentSpec("so", "[so]", "[/so]"))
+
+
+@pytest.mark.parametrize("case", [*PUBLISHED, ("scienceqa", {**SQA, "image": "a.png"})], ids=lambda case: case[0])
+def test_every_format_gives_its_answer_to_a_model_of_other_segments(folder, case, caplog):
+    """So that GRPO and evaluation of such a model, which need no trace, can read it; training in them cannot."""
+    (example,) = load(folder, case[1])
+    (alone,) = load(folder, case[1], segments=PLAN, on_missing="train")
+    assert alone == replace(example, think=None, response=f"[so]{example.answer}[/so]")
+    assert "in 1 records the response is of other segments, and its answer alone was taken" in caplog.text
+    with pytest.raises(SegmentError, match=r"the response has no \[plan\]"):
+        load(folder, case[1], segments=PLAN)
 
 
 def test_no_format_is_shadowed_by_another(folder):

@@ -285,6 +285,39 @@ def test_answers_of_another_form_can_be_taken_from_their_field(folder):
     assert (example.answer, example.response) == ("red", "[so]red")
 
 
+def test_a_good_response_stays_where_the_answer_comes_from_its_field(folder, caplog):
+    """It was replaced by the answer alone, and nothing was said."""
+    good = "[plan]p[/plan][why]w[/why][so]red"
+    rows = [{"prompt": "Q?", "completion": good, "answer": answer} for answer in ("red", "blue")]
+    examples = load(folder, *rows, segments=PLAN, answer_from="field")
+    assert [(e.think, e.answer, e.response) for e in examples] == [("p\n\nw", a, good) for a in ("red", "blue")]
+    assert "in 1 records the answer in the response differs from the column answer, which was taken" in caplog.text
+    assert "other segments" not in caplog.text
+    load(folder, *rows, rows[0] | {"completion": GOOD}, segments=PLAN, answer_from="field", on_missing="train")
+    assert "in 1 records the response is of other segments, and its answer alone was taken" in caplog.text
+
+
+def test_without_a_trace_asked_for_the_last_segment_will_do(folder):
+    """As an answer without its trace does where segments are think and answer."""
+    row = {"prompt": "Q?", "completion": "[why]w[/why][so]x"}
+    (example,) = load(folder, row, segments=PLAN, on_missing="train")
+    assert (example.think, example.answer, example.response) == ("w", "x", row["completion"])
+    assert load(folder, to_trl_row(example), segments=PLAN, on_missing="train") == [replace(example, source="train")]
+    (example,) = load(folder, {"prompt": "Q?", "answer": "x"}, segments=PLAN, on_missing="train")
+    assert load(folder, to_trl_row(example), segments=PLAN, on_missing="train") == [replace(example, source="train")]
+
+
+@pytest.mark.parametrize(
+    ("completion", "on_missing", "ways"),
+    [
+        ("[why]w[/why][so]x", "error", 'on_missing "skip" leaves such rows out, "train" needs no trace'),
+        ("[plan]p[/plan]x", "train", 'on_missing "skip" leaves such rows out, answer_from=field takes the answer'),
+    ],
+)
+def test_a_response_without_these_segments_names_the_ways_out(folder, completion, on_missing, ways):
+    assert ways in fault(folder, {"prompt": "Q?", "completion": completion}, segments=PLAN, on_missing=on_missing)
+
+
 def test_an_empty_last_segment_is_a_fault(folder):
     with pytest.raises(SegmentError, match="no text where its answer should be") as caught:
         load(folder, {"prompt": "Q?", "completion": "[plan]p[/plan][why]w[/why][so] Answer: "}, segments=PLAN)

@@ -210,21 +210,34 @@ def _mixture(data: DataArguments, segments: Sequence[SegmentSpec]) -> Iterator[t
 
 def _row(example: Example, data: DataArguments, segments: Sequence[SegmentSpec]) -> dict[str, Any]:
     if data.without_think:
-        alone = None if tuple(segments) == THINK_ANSWER else answer_alone(example.answer, segments)
-        example = dataclasses.replace(example, think=None, response=alone)
+        example = _without_trace(example, segments)
     return to_trl_row(example, system_prompt=data.system_prompt)
+
+
+def _without_trace(example: Example, segments: Sequence[SegmentSpec]) -> Example:
+    alone = None if tuple(segments) == THINK_ANSWER else answer_alone(example.answer, segments)
+    return dataclasses.replace(example, think=None, response=alone)
 
 
 def read_examples(
     name: str, data: DataArguments, *, split: str, segments: Sequence[SegmentSpec] = THINK_ANSWER
 ) -> Iterator[Example]:
-    """Examples of a benchmark's split, or of a file or folder."""
+    """Examples of a benchmark's split, or of a file or folder.
+
+    Raises:
+        ConfigError: a benchmark, whose responses are think and answer, is to be trained in other segments.
+    """
     from balanced_thinking.evaluation.benchmarks import BENCHMARKS
 
     if name in BENCHMARKS and not Path(name).exists():
-        if tuple(segments) != THINK_ANSWER and not data.without_think:
-            raise ConfigError(f"the responses of {name} are think and answer; leave scale_segments out")
-        return iter(BENCHMARKS[name].load(split))
+        foreign = tuple(segments) != THINK_ANSWER and not data.without_think
+        if foreign and data.on_missing != "train":
+            remedy = 'leave scale_segments out, or set on_missing to "train" (the answers alone)'
+            raise ConfigError(f"the responses of {name} are think and answer; {remedy}")
+        if foreign:
+            logger.warning("%s: its responses are think and answer; their answers alone are taken", name)
+        examples = BENCHMARKS[name].load(split)
+        return (_without_trace(example, segments) if foreign else example for example in examples)
     return load_examples(
         name,
         data.dataset_format,

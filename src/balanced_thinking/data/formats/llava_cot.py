@@ -2,8 +2,8 @@
 
     <SUMMARY>..</SUMMARY><CAPTION>..</CAPTION><REASONING>..</REASONING><CONCLUSION>..</CONCLUSION>
 
-The conclusion is the answer; the stages before it are the trace, each under its name. With other segments than think
-and answer asked for (``scale_segments="llava-cot"``) the response stays as it is.
+The conclusion is the answer; the stages before it are the trace, each under its name. With its own stages asked for as
+segments (``scale_segments="llava-cot"``) the response stays as it is.
 """
 
 import re
@@ -34,9 +34,10 @@ def read(record: Record, options: Options, *, notes: Notes) -> Example:
         DataError: a stage twice, unclosed or out of order, or any other fault.
     """
     turns = chat(record, "conversations", role="from", content="value")
-    if f"<{STAGES[-1]}>" not in response_of(turns, record, "conversations") and options.segments == THINK_ANSWER:
-        raise no_answer(record, "conversations", "<CONCLUSION>..</CONCLUSION>")
-    if options.segments == THINK_ANSWER:
+    said = response_of(turns, record, "conversations")
+    if options.segments == THINK_ANSWER or options.segments[-1].open not in said:
+        if f"<{STAGES[-1]}>" not in said:
+            raise no_answer(record, "conversations", "<CONCLUSION>..</CONCLUSION>")
         turns = [_joined(turns[: n + 1], record, notes) for n in range(len(turns))]
     return retell(record, {"messages": turns}, own_answer(options, "llava-cot"), notes=notes, names=sharegpt.NAMES)
 

@@ -65,15 +65,24 @@ def split_response(text: str, answer_from: str, *, place: Place, field: str) -> 
     return think, clean_answer(answer)
 
 
-def split_segments(text: str, segments: Sequence[SegmentSpec], *, place: Place, field: str) -> tuple[str | None, str]:
+def split_segments(
+    text: str, segments: Sequence[SegmentSpec], *, place: Place, field: str, trace_needed: bool = True
+) -> tuple[str | None, str]:
     """(trace, answer) of a response of any segments: what stands in those before the last, and in the last.
 
     Raises:
-        SegmentError: a segment is missing, unclosed, repeated, out of order, or (the last) empty.
+        SegmentError: a segment is missing (without ``trace_needed`` only the last may not be), unclosed, repeated, out
+            of order, or (the last) empty.
     """
-    scan = scan_segments(text, segments)
-    if scan.fault is not None:
-        raise scan.fault.at(file=place.file, record=place.record, field=field)
+    last = segments[-1]
+    scan = scan_segments(text, segments, None if trace_needed else (last.name,))
+    fault = scan.fault
+    if fault is not None:
+        ways = ['on_missing "skip" leaves such rows out']
+        ways += ['"train" needs no trace'] if trace_needed else []
+        ways += ["answer_from=field takes the answer of the field"] if fault.kind == f"no-{last.name}" else []
+        where: dict[str, Any] = {"file": place.file, "record": place.record, "field": field}
+        raise SegmentError(fault.message, kind=fault.kind, remedy=f"{fault.remedy}; {', '.join(ways)}", **where)
     specs = {spec.name: spec for spec in segments}
     *trace, answer = [
         text[found.start : found.end].removeprefix(specs[found.name].open).removesuffix(specs[found.name].close or "")
