@@ -401,12 +401,12 @@ def test_a_broken_table_of_data_sets_is_one_line(folder, text, message):
         list(load_examples(f"{folder}/dataset_info.json:m"))
 
 
-@pytest.mark.parametrize("history", [[["old q", "old a"]], "old q", [["old q"]]])
+@pytest.mark.parametrize("history", [[["<image>old q", "old a"]], "old q", [["old q"]]])
 def test_earlier_turns_of_alpaca_rows_are_context(folder, history):
     rows = [{"instruction": "Q?", "output": TAGGED, "history": history, "images": ["a.png"]}]
     (folder / "h.json").write_text(json.dumps(rows))
     (folder / "dataset_info.json").write_text(json.dumps({"m": {"file_name": "h.json"}}))
-    if history == [["old q", "old a"]]:
+    if history == [["<image>old q", "old a"]]:
         (example,) = load_examples(f"{folder}/dataset_info.json:m")
         assert example.context == (Turn("user", "old q", 1), Turn("assistant", "old a"))
         assert (example.question, example.answer) == ("Q?", "B")

@@ -222,20 +222,34 @@ def test_on_missing_skip_hides_no_other_fault(folder):
     assert "no such picture" in fault(folder, row, on_missing="skip")
 
 
-@pytest.mark.parametrize("marked", [True, False])
-def test_turns_before_the_question_are_context(folder, caplog, marked):
-    """Each shows its own pictures; without any mark the first shows them all."""
-    first, second = ("<image>\nWhat is it?", "And <image>here?") if marked else ("What is it?", "And here?")
-    row = {"messages": [user(first), assistant("A cat."), user(second), assistant()], "images": ["a.png", "b.png"]}
-    (example,) = load(folder, row)
-    shown = 1 if marked else 2
-    assert example.context == (Turn("user", "What is it?", shown), Turn("assistant", "A cat."))
+def test_turns_before_the_question_are_context(folder, caplog):
+    """Each shows its own pictures."""
+    said = [user("<image>\nWhat is it?"), assistant("A cat."), user("And <image>here?"), assistant()]
+    (example,) = load(folder, {"messages": said, "images": ["a.png", "b.png"]})
+    assert example.context == (Turn("user", "What is it?", 1), Turn("assistant", "A cat."))
     assert (example.question, example.think, example.answer) == ("And here?", "It is red.", "red")
     assert [Path(image).name for image in example.images] == ["a.png", "b.png"]
     assert "responses before the last are context and are not trained" in caplog.text
-    assert ("behind or between text" in caplog.text) == marked
+    assert "behind or between text" in caplog.text
     kinds = [[part["type"] for part in turn["content"]] for turn in to_trl_row(example)["prompt"]]
-    assert kinds == [["image"] * shown + ["text"], ["text"], ["image"] * (2 - shown) + ["text"]]
+    assert kinds == [["image", "text"], ["text"], ["image", "text"]]
+
+
+def test_which_turn_shows_a_picture_is_never_guessed(folder):
+    row = {"messages": [user("What is it?"), assistant("A cat."), user("And here?"), assistant()], "image": "a.png"}
+    line = fault(folder, row)
+    assert "record line 1, field messages: nothing says which of 2 user turns shows the 1 picture; put" in line
+    assert load(folder, {**row, "image": None})[0].images == ()
+
+
+def test_a_mark_in_a_system_turn_moves_no_picture(folder):
+    """A mark that belongs to no picture is text, though."""
+    system = {"role": "system", "content": "Look at <image>."}
+    row = {"messages": [system, user("Q?"), assistant()], "image": "a.png"}
+    assert "a system turn holds an <image> mark; only the user can show pictures" in fault(folder, row)
+    for asked, image in (("<image>Q?", "a.png"), ([IMAGE, text("Q?")], "a.png"), ("Q?", None)):
+        (example,) = load(folder, {"messages": [system, user(asked), assistant()], "image": image})
+        assert (example.question, len(example.images)) == ("Q?", image is not None)
 
 
 def test_a_conversation_goes_through_trls_form_unchanged(folder):

@@ -128,20 +128,27 @@ def read_images(row: Mapping[str, Any], place: Place) -> list[Any]:
 
 
 def normalise_messages(
-    messages: Any, images: Sequence[Any], *, place: Place, field: str
+    messages: Any, images: Sequence[Any], *, place: Place, field: str, marked: bool = False
 ) -> tuple[list[dict[str, Any]], list[Any]]:
     """Messages whose contents are lists of parts, and one picture per image part.
 
-    Contents that are strings get one placeholder per picture before the first user text, as TRL's own helper does,
-    unless the messages hold placeholders already. Pictures given inside a part (``{"type": "image", "image": ..}``)
-    take their own places.
+    The only user turn, if its content is a string, gets one placeholder per picture before its text, as TRL's own
+    helper does, unless the messages hold placeholders already. Among several user turns TRL takes the first, which
+    would be a guess. With ``marked`` the texts say by marks which turn shows what, and the caller moves the pictures
+    there. Pictures given inside a part (``{"type": "image", "image": ..}``) take their own places.
 
     Raises:
-        DataError: a wrong type, an unknown role or part, or placeholders and pictures that differ in number.
+        DataError: a wrong type, an unknown role or part, placeholders and pictures that differ in number, or several
+            user turns and nothing that says which of them shows the pictures.
     """
     _check_list(messages, place, field)
     turns = [_turn(message, place, f"{field}[{number}]") for number, message in enumerate(messages)]
     if images and not any(part["type"] == "image" for turn in turns for part in turn["content"]):
+        asking = sum(turn["role"] == "user" for turn in turns)
+        if asking > 1 and not marked:
+            message = f"nothing says which of {asking} user turns shows the {counted(len(images), 'picture')}"
+            remedy = 'put {"type": "image"} parts into it (in data files <image> marks in its text will do)'
+            raise place.error(message, field=field, remedy=remedy)
         for message, turn in zip(messages, turns, strict=True):
             if turn["role"] == "user" and isinstance(message["content"], str):
                 turn["content"] = [*({"type": "image"} for _ in images), *turn["content"]]

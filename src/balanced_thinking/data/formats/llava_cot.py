@@ -3,7 +3,7 @@
     <SUMMARY>..</SUMMARY><CAPTION>..</CAPTION><REASONING>..</REASONING><CONCLUSION>..</CONCLUSION>
 
 The conclusion is the answer; the stages before it are the trace, each under its name. With its own stages asked for as
-segments (``scale_segments="llava-cot"``) the response stays as it is.
+segments (``scale_segments="llava-cot"``) the response stays as it is. The picture is shown by the first turn.
 """
 
 import re
@@ -33,13 +33,24 @@ def read(record: Record, options: Options, *, notes: Notes) -> Example:
         SegmentError: no conclusion.
         DataError: a stage twice, unclosed or out of order, or any other fault.
     """
-    turns = chat(record, "conversations", role="from", content="value")
+    turns = _with_mark(chat(record, "conversations", role="from", content="value"), record)
     said = response_of(turns, record, "conversations")
     if options.segments == THINK_ANSWER or options.segments[-1].open not in said:
         if f"<{STAGES[-1]}>" not in said:
             raise no_answer(record, "conversations", "<CONCLUSION>..</CONCLUSION>")
         turns = [_joined(turns[: n + 1], record, notes) for n in range(len(turns))]
     return retell(record, {"messages": turns}, own_answer(options, "llava-cot"), notes=notes, names=sharegpt.NAMES)
+
+
+def _with_mark(turns: list[dict[str, Any]], record: Record) -> list[dict[str, Any]]:
+    """The turns, of which the first shows the record's one picture, since this data set has no marks."""
+    one_picture = isinstance(record.fields.get("image"), str | Mapping)
+    if not one_picture or any("<image>" in str(turn["content"]) for turn in turns):
+        return turns
+    return [
+        turn | {"content": f"<image>\n{turn['content']}"} if n == 0 and isinstance(turn["content"], str) else turn
+        for n, turn in enumerate(turns)
+    ]
 
 
 def _joined(turns: Sequence[Mapping[str, Any]], record: Record, notes: Notes) -> dict[str, Any]:

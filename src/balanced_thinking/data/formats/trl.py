@@ -65,7 +65,9 @@ def read(record: Record, options: Options, *, notes: Notes) -> Example:
     field = "messages" if fields.get("messages") is not None else "prompt"
     messages = _messages(fields, place)
     placed = any(_is_picture(part) for turn in messages if isinstance(turn, Mapping) for part in _parts(turn))
-    turns, images = normalise_messages(messages, read_images(fields, place), place=place, field=field)
+    marked = any(_MARK in str(turn.get("content")) for turn in messages if isinstance(turn, Mapping))
+    pictures = read_images(fields, place)
+    turns, images = normalise_messages(messages, pictures, place=place, field=field, marked=marked)
     response = turns.pop() if turns[-1]["role"] == "assistant" else None
     if response is None and field == "prompt" and fields.get("completion") is not None:
         raise place.error("the completion does not end with an assistant turn", field="completion")
@@ -86,7 +88,7 @@ def read(record: Record, options: Options, *, notes: Notes) -> Example:
     if other is not None and not answers_match(other, answer, kind=kind, choices=choices):
         pair = ("answer in the response", "column answer")
         notes["the {} differs from the {}, which was taken".format(*pair if by_field else pair[::-1])] += 1
-    pictures = [
+    found = [
         resolve_picture(image, record, image_root=options.image_root, allow_outside=options.allow_outside)
         for image in images
     ]
@@ -95,7 +97,7 @@ def read(record: Record, options: Options, *, notes: Notes) -> Example:
     question = split_choices(asked.text, choices)
     if own and whole is None:
         whole = answer_alone(answer, options.segments)
-    return Example(name, source, tuple(pictures), question, choices, think, answer, kind, tuple(context), whole)
+    return Example(name, source, tuple(found), question, choices, think, answer, kind, tuple(context), whole)
 
 
 def _messages(fields: dict[str, Any], place: Place) -> list[Any]:
@@ -137,6 +139,9 @@ def _asked(turns: Sequence[dict[str, Any]], pictures: int, *, place: Place, note
         raise place.error("a system turn holds a picture", field="messages", remedy="only the user can show pictures")
     marked = [_text_of(turn).count(_MARK) for turn in said]
     marks = sum(marked)
+    if marks != pictures and not placed and any(_MARK in _text_of(turn) for turn in turns if turn["role"] == "system"):
+        remedy = "only the user can show pictures"
+        raise place.error(f"a system turn holds an {_MARK} mark", field="messages", remedy=remedy)
     parts = [sum(map(_is_picture, turn["content"])) for turn in said]
     if marks and (marks != pictures or (placed and marked != parts)):
         message = f"{counted(marks, _MARK + ' mark')} in the text but {counted(pictures, 'picture')}"
