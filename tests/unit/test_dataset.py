@@ -54,6 +54,37 @@ def test_shares_are_checked(files, fractions, complaint):
         DataArguments(dataset=files, dataset_fractions=fractions)
 
 
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [
+        ({"dataset": [5]}, r"dataset must be names, files or folders, not \[5\]"),
+        ({"dataset": 5}, "dataset must be names, files or folders, not 5"),
+        ({"dataset": None}, "dataset must be names"),
+        ({"dataset_fractions": ["a"]}, r"dataset_fractions must be numbers, not \['a'\]"),
+        ({"dataset_fractions": [True]}, "dataset_fractions must be numbers"),
+        ({"eval_dataset": 5}, "eval_dataset must be a name or path, not 5"),
+        ({"image_root": 5}, "image_root must be a name or path, not 5"),
+        ({"limit": 1.5}, "limit must be a whole number, not 1.5"),
+        ({"limit": True}, "limit must be a whole number, not True"),
+        ({"max_pixels": "many"}, "max_pixels must be a whole number"),
+        ({"eval_fraction": [1]}, "eval_fraction must be a number"),
+        ({"system_prompt": ["x"]}, "system_prompt must be text"),
+        ({"on_missing": None}, "on_missing must be text"),
+        ({"allow_outside": "yes"}, "allow_outside must be true or false, not 'yes'"),
+        ({"columns": ["a"]}, "columns must be a mapping"),
+        ({"system_prompt": "\ud800"}, "system_prompt holds half a character"),
+    ],
+)
+def test_values_of_another_type_are_one_line(values, complaint):
+    with pytest.raises(ConfigError, match=complaint):
+        DataArguments(**{"dataset": ["x"], **values})
+
+
+def test_paths_of_a_program_are_taken(files):
+    assert DataArguments(dataset=Path(files[0]), image_root=Path("a")).dataset == [files[0]]
+    assert DataArguments(dataset=[Path(files[0])], dataset_fractions=1).dataset_fractions == [1]
+
+
 def test_a_share_that_leaves_nothing_is_named(files):
     with pytest.raises(DataError, match="holds no example"):
         ids(dataset=files, dataset_fractions=[1.0, 0.05])

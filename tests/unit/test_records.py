@@ -14,7 +14,7 @@ from PIL import Image
 
 import balanced_thinking as bt
 from balanced_thinking.data.example import Example
-from balanced_thinking.data.records import Ids, load_examples, to_dataset, to_trl_row
+from balanced_thinking.data.records import DatasetWriter, Ids, load_examples, to_dataset, to_trl_row
 from balanced_thinking.errors import ConfigError, DataError, SegmentError
 from tiny import tiny_examples
 
@@ -191,6 +191,23 @@ def test_many_examples_keep_their_order(monkeypatch):
     assert dataset["id"][:] == [example.id for example in examples]
     assert dataset[9]["choices"] == list(examples[9].choices)
     assert dataset[8]["choices"] is None
+
+
+def test_half_a_character_names_its_row():
+    good, bad = (
+        Example("a", "s", (), "Q?", None, "t", "x", "text"),
+        Example("b", "s", (), "Q?", None, "\ud800", "x", "text"),
+    )
+    with pytest.raises(DataError, match=r"^record b: the text holds half a character .*; mend the text"):
+        to_dataset([good, bad])
+
+
+def test_rows_that_cannot_be_written_are_one_line(tmp_path):
+    """As in a folder that is there but not the user's."""
+    writer = DatasetWriter(tmp_path / "none" / "rows.arrow")
+    writer.add(to_trl_row(tiny_examples(1)[0]))
+    with pytest.raises(ConfigError, match=r"rows\.arrow cannot be written .*; choose another output_dir"):
+        writer.finish()
 
 
 def test_no_examples_make_no_data_set():

@@ -4,9 +4,11 @@ What it leaves out: how each format looks (``formats``), how a question is worde
 """
 
 import hashlib
+import json
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
 from os import PathLike, fspath
@@ -299,7 +301,8 @@ class DatasetWriter:
         self._flush()
         if self._file is None:
             return concatenate_datasets(self._parts)
-        self._stream.close()
+        with _writing(self._file):
+            self._stream.close()
         return Dataset.from_file(str(self._file))
 
     def _flush(self) -> None:
@@ -307,16 +310,39 @@ class DatasetWriter:
             return
         from datasets import Dataset
 
-        part = Dataset.from_list(self._rows, features=_features())
+        try:
+            part = Dataset.from_list(self._rows, features=_features())
+        except UnicodeEncodeError as error:
+            raise _half_character(self._rows) from error
         self._rows = []
         if self._file is None:
             self._parts.append(part)
             return
-        if self._stream is None:
-            import pyarrow
+        with _writing(self._file):
+            if self._stream is None:
+                import pyarrow
 
-            self._stream = pyarrow.ipc.new_stream(str(self._file), part.data.schema)
-        self._stream.write_table(part.data.table)
+                self._stream = pyarrow.ipc.new_stream(str(self._file), part.data.schema)
+            self._stream.write_table(part.data.table)
+
+
+@contextmanager
+def _writing(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be written ({error}); choose another output_dir") from error
+
+
+def _half_character(rows: Iterable[Mapping[str, Any]]) -> DataError:
+    """The fault of the first row that cannot be written."""
+    for row in rows:
+        try:
+            json.dumps(row, ensure_ascii=False, default=str).encode()
+        except UnicodeEncodeError:
+            break
+    message, remedy = "the text holds half a character (a lone surrogate)", "mend the text, or leave the row out"
+    return DataError(message, record=row["id"], remedy=remedy)
 
 
 def _features() -> "Features":

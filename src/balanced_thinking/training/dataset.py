@@ -5,9 +5,10 @@ What it leaves out: formats (``data.records``), the checks before the first step
 
 import dataclasses
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,42 @@ from balanced_thinking.errors import ConfigError, DataError
 from balanced_thinking.training.sft_config import decoded
 
 logger = logging.getLogger(__name__)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_count(value: Any) -> bool:
+    return value is None or (isinstance(value, int) and not isinstance(value, bool))
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str | None)
+
+
+def _is_path(value: Any) -> bool:
+    return isinstance(value, str | PathLike | None)
+
+
+def _is_switch(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _list_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list | tuple) and all(item is not None and fits(item) for item in value)
+
+
+_TYPES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "dataset": (_list_of(_is_path), "names, files or folders"),
+    "dataset_fractions": (lambda value: value is None or _list_of(_is_number)(value), "numbers"),
+    **dict.fromkeys(("image_root", "eval_dataset"), (_is_path, "a name or path")),
+    **dict.fromkeys(("dataset_format", "answer_from", "system_prompt"), (_is_text, "text")),
+    "on_missing": (lambda value: isinstance(value, str), "text"),
+    **dict.fromkeys(("limit", "max_pixels"), (_is_count, "a whole number")),
+    **dict.fromkeys(("allow_outside", "without_think", "pan_and_scan"), (_is_switch, "true or false")),
+    "eval_fraction": (_is_number, "a number"),
+}
 
 
 @dataclass
@@ -67,10 +104,7 @@ class DataArguments:
     pan_and_scan: bool = field(default=False, metadata={"help": "Show wide pictures in further crops (Gemma 3)."})
 
     def __post_init__(self) -> None:
-        self.dataset = [self.dataset] if isinstance(self.dataset, str) else list(self.dataset)
-        self.columns = decoded("columns", self.columns, dict)
-        if isinstance(self.dataset_fractions, int | float):
-            self.dataset_fractions = [float(self.dataset_fractions)]
+        self._check_types()
         if self.dataset_fractions is not None:
             if len(self.dataset_fractions) != len(self.dataset):
                 raise ConfigError(
@@ -84,6 +118,23 @@ class DataArguments:
             raise ConfigError("give eval_dataset or eval_fraction, not both")
         if self.limit is not None and self.limit < 1:
             raise ConfigError(f"limit must be at least 1, not {self.limit}")
+
+    def _check_types(self) -> None:
+        """A YAML file hands over whatever it holds, and a program too."""
+        if isinstance(self.dataset, str | PathLike):
+            self.dataset = [fspath(self.dataset)]
+        if _is_number(self.dataset_fractions):
+            self.dataset_fractions = [self.dataset_fractions]  # type: ignore[list-item]
+        self.columns = decoded("columns", self.columns, dict)
+        for name, (fits, what) in _TYPES.items():
+            value = getattr(self, name)
+            if not fits(value):
+                raise ConfigError(f"{name} must be {what}, not {value!r}")
+        self.dataset = [fspath(name) for name in self.dataset]
+        try:
+            (self.system_prompt or "").encode()
+        except UnicodeEncodeError as error:
+            raise ConfigError("system_prompt holds half a character (a lone surrogate); write it again") from error
 
 
 class Origins:
