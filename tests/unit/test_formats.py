@@ -432,6 +432,38 @@ def test_the_stages_of_llava_cot_can_be_segments(folder):
     assert load(folder, to_trl_row(example), segments=LLAVA_COT) == [replace(example, source="data", id="data-0")]
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "the response is null, not text; give it as text or as parts of type text"),
+        ([], "the response has no <answer>"),
+        ([{"type": "image"}], "the response is a list of other things, not text"),
+        ([{"type": "text", "text": None}], "the response is a list of other things, not text"),
+        (7, "the response is int, not text"),
+    ],
+)
+def test_a_response_that_is_no_text_is_called_so(folder, content, message):
+    """And not a turn of the wrong role."""
+    turns = [*chat("Q?"), {"role": "assistant", "content": content, "loss": True}]
+    with pytest.raises(DataError, match=message):
+        load(folder, {"messages": turns})
+
+
+def test_messages_of_ms_swift_may_be_parts_of_text(folder):
+    parts = [{"type": "text", "text": "<think>t</think>"}, {"type": "text", "text": "<answer>4</answer>"}]
+    (example,) = load(folder, {"messages": [*chat("Q?"), {"role": "assistant", "content": parts, "loss": True}]})
+    assert (example.think, example.answer) == ("t", "4")
+
+
+def test_videos_of_llama_factory_are_refused_too(folder):
+    row = {"conversations": talk("Q?", TAGGED), "clips": ["a.mp4"]}
+    (folder / "h.json").write_text(json.dumps([row]))
+    entry = {"file_name": "h.json", "formatting": "sharegpt", "columns": {"videos": "clips"}}
+    (folder / "dataset_info.json").write_text(json.dumps({"m": entry}))
+    with pytest.raises(DataError, match="field videos: only pictures can be shown"):
+        list(load_examples(f"{folder}/dataset_info.json:m"))
+
+
 PLAN = (SegmentSpec("plan", "[plan]", "[/plan]"), SegmentSpec("so", "[so]", "[/so]"))
 
 

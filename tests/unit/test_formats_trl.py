@@ -369,6 +369,50 @@ def test_pictures_stay_in_their_turn(folder, messages, message):
     assert message in fault(folder, {"messages": messages, "image": "a.png"})
 
 
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("<image>\nQ?", "Q?"),
+        ("<image><image>\n<image>\nQ?", "Q?"),
+        ("In <image>\nwe see\n<image>\nwhat?", "In \nwe see\nwhat?"),
+    ],
+)
+def test_a_mark_in_the_middle_leaves_the_line_break(folder, written, read):
+    images = ["a.png"] * written.count("<image>")
+    assert load(folder, {"prompt": written, "completion": GOOD, "images": images})[0].question == read
+
+
+@pytest.mark.parametrize(
+    ("row", "note"),
+    [
+        ({"messages": [user("Q?"), assistant() | {"reasoning_content": "r"}]}, "reasoning_content of a message was"),
+        ({"messages": [user("Q?"), assistant() | {"tool_calls": [{}]}]}, "tool_calls of a message was left out"),
+        (
+            {"messages": [user([{"type": "image", "image": "a.png", "max_pixels": 9}, text("Q?")]), assistant()]},
+            "a size inside an image part was left out (set max_pixels for the whole run instead)",
+        ),
+        (
+            {"messages": [user("Q?"), assistant() | {"loss": True, "reasoning_content": "r"}]},
+            "reasoning_content of a message was left out",
+        ),
+        (
+            {"messages": [user("Q?"), assistant("x ### The final answer is: y") | {"reasoning_content": "r"}]},
+            "reasoning_content of a message was left out",
+        ),
+    ],
+)
+def test_what_no_format_reads_is_told(folder, row, note, caplog):
+    load(folder, row)
+    assert f"in 1 records {note}" in caplog.text
+
+
+@pytest.mark.parametrize("column", ["video", "videos", "audio", "audios"])
+def test_a_row_that_shows_more_than_pictures_is_refused(folder, column):
+    row = {"prompt": "Q?", "completion": GOOD, column: ["a.mp4"]}
+    assert f"field {column}: only pictures can be shown to the model; leave the row out" in fault(folder, row)
+    load(folder, row | {column: []})
+
+
 def test_a_mark_beside_the_part_that_it_repeats_is_taken_off(folder):
     said = [user([IMAGE, text("<image>1")]), assistant("x"), user("2"), assistant()]
     (example,) = load(folder, {"messages": said, "image": "a.png"})
@@ -531,6 +575,33 @@ def test_links_inside_the_folder_are_followed(folder):
 def test_pictures_elsewhere_are_refused(folder, value):
     line = fault(folder, {"prompt": "Q?", "completion": GOOD, "image": value})
     assert f"the picture {value} is not on this machine; download the pictures" in line
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (
+            "data:image/png;base64," + "iVBO" * 9_000,
+            "the picture is written out as text (data:image/png;base64,iVBOiVBOi",
+        ),
+        ("iVBO" * 9_000, "no such picture: iVBOiVBO"),
+        ("https://x/" + "a" * 9_000, "the picture https://x/aaa"),
+    ],
+)
+def test_a_picture_written_out_as_text_does_not_fill_pages(folder, value, message):
+    line = fault(folder, {"prompt": "Q?", "completion": GOOD, "image": value})
+    assert message in line
+    assert len(line) < 600
+
+
+def test_the_url_of_a_file_on_this_machine_is_its_path(folder):
+    (folder / "a.png").rename(folder / "a b.png")
+    for host in ("", "localhost"):
+        assert picture(folder, f"file://{host}{folder}/a%20b.png") == str(folder / "a b.png")
+    line = fault(folder, {"prompt": "Q?", "completion": GOOD, "image": "file:///etc/passwd"})
+    assert "the picture /etc/passwd lies outside the folder of the data" in line
+    line = fault(folder, {"prompt": "Q?", "completion": GOOD, "image": "file://other/a.png"})
+    assert "the picture file://other/a.png is not on this machine" in line
 
 
 def test_a_missing_picture_names_where_it_was_looked_for(folder):

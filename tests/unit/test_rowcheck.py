@@ -404,7 +404,8 @@ def test_bytes_behind_a_whole_picture_do_no_harm(format):
         (3, "a picture cannot be int"),
         ([[1]], "a picture cannot be list"),
         ("https://x/y.png", "the picture https://x/y.png is not on this machine; download it"),
-        ("/", "the picture / cannot be opened"),
+        ("/", "the picture / cannot be opened (Is a directory)"),
+        ("iVBO" * 9_000, "the picture iVBOiVBOiVBOiVBOiVBOiVBOiVBOiVBOiVBOiVBO.. (36,000 characters) cannot be opened"),
         ("a\0b", "cannot be opened"),
     ],
 )

@@ -32,6 +32,7 @@ __all__ = ["AnswerKind", "Example", "load_examples", "to_dataset", "to_trl_row"]
 logger = logging.getLogger(__name__)
 
 _CHUNK = 500
+_UNSHOWN = ("video", "videos", "audio", "audios")
 _KEY_BYTES = 1 << 16
 NUMBERED = "the id occurred before and was numbered"
 
@@ -119,6 +120,10 @@ def read_example(reader: Format, record: Record, options: Options, *, notes: Not
         DataError: any fault.
     """
     try:
+        shown = next((name for name in _UNSHOWN if record.fields.get(name)), None)
+        if shown is not None:
+            remedy = "leave the row out, or take the column away if the question can do without"
+            raise record.place.error("only pictures can be shown to the model", field=shown, remedy=remedy)
         return reader.read(record, options, notes=notes)
     except DataError as error:
         raise renamed(error, options.columns) from error

@@ -25,6 +25,7 @@ ROLES = ("system", "user", "assistant", "tool")
 # Marks at the end of a whole file; without them the pixels are decoded to find out.
 _ENDS = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}
 _ORIENTATION = 0x0112
+_LONGEST = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,6 +288,12 @@ def _kind(value: Any) -> str:
     return "null" if value is None else type(value).__name__
 
 
+def shortened(path: object) -> str:
+    """A path for a message; a picture written out as text would fill pages."""
+    text = str(path)
+    return text if len(text) <= _LONGEST else f"{text[:40]}.. ({len(text):,} characters)"
+
+
 def counted(number: int, what: str) -> str:
     """``no pictures``, ``1 picture``, ``2 pictures``."""
     return f"{number or 'no'} {what}{'' if number == 1 else 's'}"
@@ -322,14 +329,21 @@ def _opened(value: Any, record: str) -> Iterator[tuple["Image", IO[bytes] | None
 
 def _open_file(path: str | PathLike, record: str) -> IO[bytes]:
     if str(path).startswith(("http://", "https://")):
-        message, remedy = f"the picture {path} is not on this machine", "download it and give its path"
+        message, remedy = f"the picture {shortened(path)} is not on this machine", "download it and give its path"
     else:
         try:
             return Path(path).open("rb")
         except FileNotFoundError:
-            message, remedy = f"no such picture: {path}", "check the path, or the folder that it is relative to"
+            message, remedy = (
+                f"no such picture: {shortened(path)}",
+                "check the path, or the folder that it is relative to",
+            )
         except (OSError, ValueError) as error:
-            message, remedy = f"the picture {path} cannot be opened ({error})", "check the file and its permissions"
+            reason = getattr(error, "strerror", None) or error
+            message, remedy = (
+                f"the picture {shortened(path)} cannot be opened ({reason})",
+                "check the file and its permissions",
+            )
     raise DataError(message, record=record, field="images", remedy=remedy)
 
 

@@ -191,9 +191,10 @@ def make_grpo_trainer(
     options = {"revision": model.model_revision, "trust_remote_code": config.trust_remote_code, **sides}
     processor = _processor(processor_source(name), data, **options)
     if getattr(getattr(processor, "image_processor", None), "do_pan_and_scan", None):
+        remedy = "leave pan_and_scan out" if data.pan_and_scan else "start from a model trained without"
         raise ConfigError(
             f"{name} sees pictures in crops (pan_and_scan), which TRL's GRPOTrainer cannot assign to their prompts; "
-            "start from a model trained without"
+            f"{remedy}"
         )
     segments = parse_segments(grpo.scale_segments)
     rewards = load_rewards(

@@ -60,7 +60,7 @@ def _joined(turns: Sequence[Mapping[str, Any]], record: Record, notes: Notes) ->
         return dict(turns[-1])  # a turn before the last may be plain; the last was looked at before
     stages = _stages(response_of(turns, record, "conversations"), record, notes)
     think = "\n\n".join(f"{name.capitalize()}: {text}" for name, text in stages.items() if name != STAGES[-1] and text)
-    return {"role": "assistant", "content": tagged(think, stages[STAGES[-1]], record, "conversations")}
+    return {**turns[-1], "content": tagged(think, stages[STAGES[-1]], record, "conversations")}
 
 
 def _stages(text: str, record: Record, notes: Notes) -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import Any
 from balanced_thinking.core.answers import answers_match
 from balanced_thinking.core.segments import THINK_ANSWER
 from balanced_thinking.data.example import Example, Turn
-from balanced_thinking.data.formats.options import Notes, Options
+from balanced_thinking.data.formats.options import UNREAD_KEYS, UNREAD_SIZES, Notes, Options
 from balanced_thinking.data.formats.pictures import resolve_picture
 from balanced_thinking.data.formats.response import (
     answer_alone,
@@ -40,6 +40,7 @@ FIELDS: tuple[str, ...] = (
     "choices",
 )
 _MARK = "<image>"
+_MARKS_LINE = re.compile(rf"^(?:{_MARK})+\n", re.MULTILINE)
 # A response may begin inside its trace, the opening tag being part of the prompt.
 _OUTSIDE = re.compile(r"<answer>.*?</answer>|<think>.*?</think>|\A(?:(?!<think>).)*?</think>", re.DOTALL)
 
@@ -64,6 +65,7 @@ def read(record: Record, options: Options, *, notes: Notes) -> Example:
     fields, place = record.fields, record.place
     field = "messages" if fields.get("messages") is not None else "prompt"
     messages = _messages(fields, place)
+    _count_unread(messages, notes)
     placed = any(_is_picture(part) for turn in messages if isinstance(turn, Mapping) for part in _parts(turn))
     marked = any(_MARK in str(turn.get("content")) for turn in messages if isinstance(turn, Mapping))
     pictures = read_images(fields, place)
@@ -163,8 +165,18 @@ def _turn(turn: dict[str, Any], *, by_marks: bool, place: Place) -> Turn:
     if shown and turn["role"] == "assistant":
         raise place.error("a response holds a picture", field="messages", remedy="only the user can show pictures")
     if shown and by_marks:
-        text = text.replace(f"{_MARK}\n", "").replace(_MARK, "").strip()
+        # Marks that fill a line take it with them; elsewhere a line break belongs to the text.
+        text = _MARKS_LINE.sub("", text).replace(_MARK, "").strip()
     return Turn(turn["role"], text, shown)
+
+
+def _count_unread(messages: Sequence[Any], notes: Notes) -> None:
+    turns = [turn for turn in messages if isinstance(turn, Mapping)]
+    for key in UNREAD_KEYS:
+        notes[f"{key} of a message was left out"] += any(turn.get(key) for turn in turns)
+    parts = [part for turn in turns for part in _parts(turn) if _is_picture(part)]
+    sized = any(part.get(name) is not None for part in parts for name in UNREAD_SIZES)
+    notes["a size inside an image part was left out (set max_pixels for the whole run instead)"] += sized
 
 
 def _is_picture(part: Any) -> bool:
