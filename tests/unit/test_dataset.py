@@ -45,6 +45,14 @@ def test_several_sets_are_mixed_in_the_given_shares(files):
     assert ids(dataset=files, limit=2, dataset_fractions=[1.0, 0.5]) == ["a0", "a1", "b1"]
 
 
+@pytest.mark.parametrize(("fraction", "count"), [(0.29, 29), (0.57, 57), (0.1, 10), (1.0, 100), (1 / 3, 33)])
+def test_a_share_is_that_of_its_decimal(tmp_path, fraction, count):
+    """0.29 and 0.57 as floats gave 28 and 56 of a hundred."""
+    row = {"prompt": "Q?", "completion": "<think>w</think><answer>x</answer>"}
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps(row) for _ in range(100)))
+    assert len(ids(dataset=str(tmp_path / "a.jsonl"), dataset_fractions=[fraction])) == count
+
+
 @pytest.mark.parametrize(
     ("fractions", "complaint"),
     [([0.5], "1 entries for 2 data sets"), ([0.5, 0.0], "above 0"), ([1.5, 0.5], "at most at 1")],

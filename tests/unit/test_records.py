@@ -14,7 +14,7 @@ from PIL import Image
 
 import balanced_thinking as bt
 from balanced_thinking.data.example import Example
-from balanced_thinking.data.records import DatasetWriter, Ids, load_examples, to_dataset, to_trl_row
+from balanced_thinking.data.records import DatasetWriter, Ids, is_held_out, load_examples, to_dataset, to_trl_row
 from balanced_thinking.errors import ConfigError, DataError, SegmentError
 from tiny import tiny_examples
 
@@ -208,6 +208,21 @@ def test_rows_that_cannot_be_written_are_one_line(tmp_path):
     writer.add(to_trl_row(tiny_examples(1)[0]))
     with pytest.raises(ConfigError, match=r"rows\.arrow cannot be written .*; choose another output_dir"):
         writer.finish()
+
+
+def test_a_picture_stands_on_one_side_in_whatever_form_it_comes(tmp_path):
+    """Pixels alone are those of equal pixels; PIL images and mappings once were others than their file, or a crash."""
+    for number in range(8):
+        path = tmp_path / f"{number}.png"
+        Image.new("RGB", (4, 4), (number, 0, 0)).save(path)
+        data = path.read_bytes()
+        forms = [path, str(path), data, bytearray(data), memoryview(data), {"bytes": data, "path": None}]
+        forms += [{"bytes": None, "path": str(path)}, Image.open(path)]
+        sides = {is_held_out(Example("a", "s", (form,), "Q?", None, None, "x", "text"), 0.5) for form in forms}
+        assert len(sides) == 1
+        pixels = [Image.new("RGB", (4, 4), (number, 0, 0)), Image.open(path).copy()]
+        sides = {is_held_out(Example("a", "s", (form,), "Q?", None, None, "x", "text"), 0.5) for form in pixels}
+        assert len(sides) == 1
 
 
 def test_no_examples_make_no_data_set():

@@ -23,6 +23,7 @@ from balanced_thinking.data.formats.options import Notes, Options
 from balanced_thinking.data.formats.retell import renamed
 from balanced_thinking.data.formats.source import Record
 from balanced_thinking.data.prompts import build_completion, build_prompt
+from balanced_thinking.data.rowcheck import plain_picture
 from balanced_thinking.errors import ConfigError, DataError, SegmentError
 
 if TYPE_CHECKING:
@@ -222,12 +223,20 @@ def is_held_out(example: Example, fraction: float) -> bool | None:
 
 
 def _picture_key(image: Any) -> bytes:
-    """The same for a picture wherever it lies, as a file or in the data: its size and its first bytes."""
-    if hasattr(image, "tobytes"):
-        return image.tobytes()
+    """The same for a picture wherever it lies, as a file or in the data: its size and its first bytes.
+
+    Nothing is decoded. So a PIL image that was opened from a file is that file, and any other one, of which only pixels
+    are left, is the same as one of the same pixels, but not as a file or bytes that encode them.
+    """
+    image = plain_picture(image)
     if isinstance(image, bytes):
         return len(image).to_bytes(8) + image[:_KEY_BYTES]
-    path = Path(image)
+    if hasattr(image, "tobytes"):
+        path = Path(getattr(image, "filename", None) or "")
+        if not path.is_file():
+            return f"{image.mode} {image.size} ".encode() + image.tobytes()
+    else:
+        path = Path(image)
     with path.open("rb") as file:
         return path.stat().st_size.to_bytes(8) + file.read(_KEY_BYTES)
 

@@ -288,6 +288,13 @@ def _kind(value: Any) -> str:
     return "null" if value is None else type(value).__name__
 
 
+def plain_picture(value: Any) -> Any:
+    """A picture as bytes where it is encoded, in whatever they are wrapped; else its path or what else it is."""
+    if isinstance(value, Mapping):
+        value = value["bytes"] if value.get("bytes") is not None else value.get("path")
+    return bytes(value) if isinstance(value, bytearray | memoryview) else value
+
+
 def shortened(path: object) -> str:
     """A path for a message; a picture written out as text would fill pages."""
     text = str(path)
@@ -304,11 +311,10 @@ def _opened(value: Any, record: str) -> Iterator[tuple["Image", IO[bytes] | None
     """The picture, header read, and the stream it comes from; whatever fails until the end names the record."""
     from PIL import Image
 
-    if isinstance(value, Mapping):
-        value = value["bytes"] if value.get("bytes") is not None else value.get("path")
+    value = plain_picture(value)
     if isinstance(value, Image.Image):
         stream: IO[bytes] | None = None
-    elif isinstance(value, bytes | bytearray | memoryview):
+    elif isinstance(value, bytes):
         stream = BytesIO(value)
     elif isinstance(value, str | PathLike):
         stream = _open_file(value, record)

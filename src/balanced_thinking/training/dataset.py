@@ -7,6 +7,7 @@ import dataclasses
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from itertools import chain, islice
 from os import PathLike, fspath
 from pathlib import Path
@@ -302,5 +303,9 @@ def read_examples(
 
 
 def _spread(examples: Iterable[Example], fraction: float) -> Iterator[Example]:
-    """Every example at which ``fraction`` times its number passes a whole number: that share, evenly spread."""
-    return (example for n, example in enumerate(examples) if int((n + 1) * fraction) > int(n * fraction))
+    """Every example at which ``fraction`` times its number passes a whole number: that share, evenly spread.
+
+    ``fraction`` is the decimal as it is written: as floats 100 * 0.29 and 100 * 0.57 stay below 29 and 57.
+    """
+    over, under = Fraction(str(fraction)).as_integer_ratio()
+    return (example for n, example in enumerate(examples) if (n + 1) * over // under > n * over // under)

@@ -10,13 +10,12 @@ out: decoding (``rowcheck``).
 # ruff: noqa: PTH100, PTH113, PTH118, PTH120
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 from balanced_thinking.data.formats.source import Record
-from balanced_thinking.data.rowcheck import image_size, shortened
+from balanced_thinking.data.rowcheck import image_size, plain_picture, shortened
 from balanced_thinking.errors import DataError
 
 
@@ -26,8 +25,7 @@ def resolve_picture(value: Any, record: Record, *, image_root: Path | None, allo
     Raises:
         DataError: no such picture, a path outside the data folder, or a picture that cannot be read.
     """
-    if isinstance(value, Mapping):
-        value = value["bytes"] if value.get("bytes") is not None else value.get("path")
+    value = plain_picture(value)
     if isinstance(value, str | os.PathLike):
         value = _find(os.fspath(value), record, image_root, allow_outside)
     try:
