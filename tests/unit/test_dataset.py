@@ -205,3 +205,10 @@ def test_nothing_but_our_own_files_is_touched(files, tmp_path):
 def test_a_folder_that_is_a_file_is_one_line(files):
     with pytest.raises(ConfigError, match=r"a\.jsonl cannot be written .*; choose another output_dir"):
         load_data(DataArguments(dataset=files), THINK_ANSWER, Path(files[0]))
+
+
+def test_rows_that_cannot_be_removed_are_one_line(tmp_path):
+    """Whoever tidies up must not hide by a traceback what was wrong before."""
+    (tmp_path / ".balanced-rows-train-0.arrow").mkdir()
+    with pytest.raises(ConfigError, match=r"cannot be written .*; choose another output_dir"):
+        remove_data(tmp_path)

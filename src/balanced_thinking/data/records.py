@@ -315,7 +315,7 @@ class DatasetWriter:
         self._flush()
         if self._file is None:
             return concatenate_datasets(self._parts)
-        with _writing(self._file):
+        with writing(self._file):
             self._stream.close()
         return Dataset.from_file(str(self._file))
 
@@ -332,7 +332,7 @@ class DatasetWriter:
         if self._file is None:
             self._parts.append(part)
             return
-        with _writing(self._file):
+        with writing(self._file):
             if self._stream is None:
                 import pyarrow
 
@@ -341,7 +341,8 @@ class DatasetWriter:
 
 
 @contextmanager
-def _writing(file: Path) -> Iterator[None]:
+def writing(file: Path) -> Iterator[None]:
+    """A file or folder of a run that cannot be written is a ``ConfigError`` that names it."""
     try:
         yield
     except OSError as error:

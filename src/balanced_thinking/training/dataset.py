@@ -17,7 +17,16 @@ from accelerate import PartialState
 
 from balanced_thinking.core.segments import THINK_ANSWER, SegmentSpec
 from balanced_thinking.data.formats.response import answer_alone
-from balanced_thinking.data.records import NUMBERED, DatasetWriter, Example, Ids, is_held_out, load_examples, to_trl_row
+from balanced_thinking.data.records import (
+    NUMBERED,
+    DatasetWriter,
+    Example,
+    Ids,
+    is_held_out,
+    load_examples,
+    to_trl_row,
+    writing,
+)
 from balanced_thinking.errors import ConfigError, DataError
 from balanced_thinking.training.sft_config import decoded
 
@@ -188,19 +197,22 @@ def load_data(
             from datasets import Dataset
 
             return Dataset.from_file(str(train)), Dataset.from_file(str(held_out)) if held_out.is_file() else None
-        try:
+        with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            remove_data(folder)
-        except OSError as error:
-            raise ConfigError(f"{folder} cannot be written ({error}); choose another output_dir") from error
+        remove_data(folder)
         return _read(data, segments, (train, held_out), origins)
 
 
 def remove_data(folder: Path) -> None:
-    """Remove what ``load_data`` keeps in ``folder``, each machine its own files and nothing else."""
+    """Remove what ``load_data`` keeps in ``folder``, each machine its own files and nothing else.
+
+    Raises:
+        ConfigError: the folder is not the user's to write in.
+    """
     if PartialState().is_local_main_process:
-        for file in _files(folder):
-            file.unlink(missing_ok=True)
+        with writing(folder):
+            for file in _files(folder):
+                file.unlink(missing_ok=True)
 
 
 def _files(folder: Path) -> tuple[Path, Path]:
