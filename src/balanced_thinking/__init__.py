@@ -25,8 +25,8 @@ _HOMES = {
     "accuracy_reward": "training.rewards",
     "format_reward": "training.rewards",
     "hard_reward": "training.rewards",
-    "parse_response": "evaluation.answers",
-    "answers_match": "evaluation.answers",
+    "parse_response": "core.answers",
+    "answers_match": "core.answers",
     "evaluate": "evaluation.evaluate",
 }
 
@@ -34,12 +34,12 @@ __version__ = "0.1.0"
 __all__ = ["__version__", *sorted(_HOMES)]
 
 if TYPE_CHECKING:
+    from balanced_thinking.core.answers import answers_match, parse_response
     from balanced_thinking.core.loss import scale_loss, token_weights, weighted_linear_cross_entropy
     from balanced_thinking.core.schedule import SegmentSchedule
     from balanced_thinking.core.segments import THINK_ANSWER, Segment, SegmentSpec, find_segments
     from balanced_thinking.data.records import Example, load_examples, to_dataset
     from balanced_thinking.errors import BalancedThinkingError, SegmentError
-    from balanced_thinking.evaluation.answers import answers_match, parse_response
     from balanced_thinking.evaluation.evaluate import evaluate
     from balanced_thinking.training.rewards import accuracy_reward, format_reward, hard_reward
     from balanced_thinking.training.sft import ScaleSFTTrainer

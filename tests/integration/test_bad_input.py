@@ -115,6 +115,24 @@ def test_a_faulty_record_is_named(tiny_folder, tmp_path, capsys, name):
     check(capsys, code, path, tmp_path / "run", "tiny-0002", words)
 
 
+@pytest.mark.parametrize("where", ["b", "val"])
+def test_a_faulty_row_is_looked_for_in_its_own_file(tiny_folder, tmp_path, capsys, where):
+    """Among two files of one name, and in the evaluation set, whose rows the training files know nothing of."""
+    files = []
+    for folder in ("a", "b", "val"):
+        (tmp_path / folder).mkdir()
+        data = rows(tmp_path / folder)
+        if folder == where:
+            data[2]["completion"] = response(f"<think>{'one two ' * 400}</think><answer>a</answer>")
+        files.append(tmp_path / folder / "train.jsonl")
+        files[-1].write_text("\n".join(map(json.dumps, data)) + "\n", encoding="utf-8")
+    arguments = command(tiny_folder, files[0], tmp_path / "run")
+    assert main([*arguments[:5], str(files[1]), "--eval_dataset", str(files[2]), *arguments[5:]]) == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert f"{tmp_path / where / 'train.jsonl'}, record tiny-0002#" in line
+    assert line.count("train.jsonl") == 1
+
+
 @pytest.mark.parametrize(
     ("content", "record", "words"),
     [

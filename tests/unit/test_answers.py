@@ -5,9 +5,7 @@ from decimal import Decimal
 
 import pytest
 
-from balanced_thinking.core.segments import LLAVA_COT, THINK_ANSWER, SegmentSpec, scan_segments, tags_of, without_lead
-from balanced_thinking.errors import EvaluationError
-from balanced_thinking.evaluation.answers import (
+from balanced_thinking.core.answers import (
     MALFORMED_KINDS,
     ParsedResponse,
     answers_match,
@@ -17,6 +15,8 @@ from balanced_thinking.evaluation.answers import (
     parse_number,
     parse_response,
 )
+from balanced_thinking.core.segments import LLAVA_COT, THINK_ANSWER, SegmentSpec, scan_segments, tags_of, without_lead
+from balanced_thinking.errors import EvaluationError
 
 # (response, think, answer, malformed)
 RESPONSES = [

@@ -2,13 +2,15 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from balanced_thinking.core.segments import THINK_ANSWER, SegmentSpec
 from balanced_thinking.data.records import to_trl_row
 from balanced_thinking.errors import ConfigError, DataError
-from balanced_thinking.training.dataset import DataArguments, load_data, remove_data
+from balanced_thinking.evaluation.benchmarks import BENCHMARKS
+from balanced_thinking.training.dataset import DataArguments, Origins, load_data, remove_data
 from tiny import tiny_examples
 
 
@@ -43,6 +45,14 @@ def test_several_sets_are_mixed_in_the_given_shares(files):
     assert ids(dataset=files, limit=2, dataset_fractions=[1.0, 0.5]) == ["a0", "a1", "b1"]
 
 
+@pytest.mark.parametrize(("fraction", "count"), [(0.29, 29), (0.57, 57), (0.1, 10), (1.0, 100), (1 / 3, 33)])
+def test_a_share_is_that_of_its_decimal(tmp_path, fraction, count):
+    """0.29 and 0.57 as floats gave 28 and 56 of a hundred."""
+    row = {"prompt": "Q?", "completion": "<think>w</think><answer>x</answer>"}
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps(row) for _ in range(100)))
+    assert len(ids(dataset=str(tmp_path / "a.jsonl"), dataset_fractions=[fraction])) == count
+
+
 @pytest.mark.parametrize(
     ("fractions", "complaint"),
     [([0.5], "1 entries for 2 data sets"), ([0.5, 0.0], "above 0"), ([1.5, 0.5], "at most at 1")],
@@ -50,6 +60,37 @@ def test_several_sets_are_mixed_in_the_given_shares(files):
 def test_shares_are_checked(files, fractions, complaint):
     with pytest.raises(ConfigError, match=complaint):
         DataArguments(dataset=files, dataset_fractions=fractions)
+
+
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [
+        ({"dataset": [5]}, r"dataset must be names, files or folders, not \[5\]"),
+        ({"dataset": 5}, "dataset must be names, files or folders, not 5"),
+        ({"dataset": None}, "dataset must be names"),
+        ({"dataset_fractions": ["a"]}, r"dataset_fractions must be numbers, not \['a'\]"),
+        ({"dataset_fractions": [True]}, "dataset_fractions must be numbers"),
+        ({"eval_dataset": 5}, "eval_dataset must be a name or path, not 5"),
+        ({"image_root": 5}, "image_root must be a name or path, not 5"),
+        ({"limit": 1.5}, "limit must be a whole number, not 1.5"),
+        ({"limit": True}, "limit must be a whole number, not True"),
+        ({"max_pixels": "many"}, "max_pixels must be a whole number"),
+        ({"eval_fraction": [1]}, "eval_fraction must be a number"),
+        ({"system_prompt": ["x"]}, "system_prompt must be text"),
+        ({"on_missing": None}, "on_missing must be text"),
+        ({"allow_outside": "yes"}, "allow_outside must be true or false, not 'yes'"),
+        ({"columns": ["a"]}, "columns must be a mapping"),
+        ({"system_prompt": "\ud800"}, "system_prompt holds half a character"),
+    ],
+)
+def test_values_of_another_type_are_one_line(values, complaint):
+    with pytest.raises(ConfigError, match=complaint):
+        DataArguments(**{"dataset": ["x"], **values})
+
+
+def test_paths_of_a_program_are_taken(files):
+    assert DataArguments(dataset=Path(files[0]), image_root=Path("a")).dataset == [files[0]]
+    assert DataArguments(dataset=[Path(files[0])], dataset_fractions=1).dataset_fractions == [1]
 
 
 def test_a_share_that_leaves_nothing_is_named(files):
@@ -81,6 +122,26 @@ def test_a_picture_stands_on_one_side_of_the_split_only(tmp_path, on_disk):
         assert not {int(n) % 40 for n in kept["id"]} & {int(n) % 40 for n in held_out["id"]}
     assert sides[1][0] < sides[0][0]
     assert sides[1][1] < sides[0][1]
+
+
+def test_every_row_has_an_id_of_its_own_that_leads_to_its_file(tmp_path):
+    """Files of one name in two folders give the same ids, and so may an evaluation set."""
+    names = []
+    for folder in ("a", "b", "eval"):
+        (tmp_path / folder).mkdir()
+        path = tmp_path / folder / "train.jsonl"
+        row = {"prompt": f"{folder}?", "completion": "<think>w</think><answer>x</answer>"}
+        path.write_text("\n".join(json.dumps(row) for _ in range(3)))
+        names.append(str(path))
+    origins = Origins()
+    data = DataArguments(dataset=names[:2], eval_dataset=names[2])
+    train, held_out = load_data(data, THINK_ANSWER, tmp_path / "run", origins)
+    given = [*train["id"], *held_out["id"]]
+    assert given[:5] == ["train-0", "train-1", "train-2", "train-0#2", "train-1#2"]
+    assert len(set(given)) == 9
+    assert [origins.of(name, train, held_out) for name in given] == [name for name in names for _ in range(3)]
+    assert origins.of("train-9", train, held_out) is None
+    assert origins.of(None, train, None) is None
 
 
 def test_rows_on_disk_are_those_in_memory(files, tmp_path):
@@ -124,6 +185,14 @@ def test_a_benchmark_has_segments_of_its_own():
         load_data(DataArguments(dataset=["icons"]), SEGMENTS)
 
 
+def test_of_a_benchmark_the_answers_are_taken_where_no_trace_is_asked_for(monkeypatch):
+    """So GRPO of a model with segments of its own can learn from it."""
+    toy = SimpleNamespace(load=lambda split: tiny_examples(2))
+    monkeypatch.setitem(BENCHMARKS, "toy", toy)
+    train, _ = load_data(DataArguments(dataset=["toy"], on_missing="train"), SEGMENTS)
+    assert [row["completion"][0]["content"][0]["text"] for row in train] == [f"[so]{a}" for a in train["answer"]]
+
+
 def test_nothing_but_our_own_files_is_touched(files, tmp_path):
     """The user's data may lie in the very folder of the run, whatever it is called."""
     before = sorted(path.name for path in tmp_path.iterdir())
@@ -136,3 +205,10 @@ def test_nothing_but_our_own_files_is_touched(files, tmp_path):
 def test_a_folder_that_is_a_file_is_one_line(files):
     with pytest.raises(ConfigError, match=r"a\.jsonl cannot be written .*; choose another output_dir"):
         load_data(DataArguments(dataset=files), THINK_ANSWER, Path(files[0]))
+
+
+def test_rows_that_cannot_be_removed_are_one_line(tmp_path):
+    """Whoever tidies up must not hide by a traceback what was wrong before."""
+    (tmp_path / ".balanced-rows-train-0.arrow").mkdir()
+    with pytest.raises(ConfigError, match=r"cannot be written .*; choose another output_dir"):
+        remove_data(tmp_path)

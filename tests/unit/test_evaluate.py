@@ -7,10 +7,10 @@ import sys
 import pytest
 from PIL import Image
 
-from balanced_thinking.core.segments import SegmentSpec
+from balanced_thinking.core.segments import LLAVA_COT, THINK_ANSWER, SegmentSpec
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.records import to_trl_row
-from balanced_thinking.errors import EvaluationError
+from balanced_thinking.errors import ConfigError, EvaluationError
 from balanced_thinking.evaluation import evaluate as module
 from balanced_thinking.evaluation.benchmarks import BENCHMARKS, Benchmark
 from balanced_thinking.evaluation.evaluate import evaluate, find_benchmark, model_identity, score, trained_segments
@@ -383,3 +383,21 @@ def test_a_run_folder_says_what_its_model_writes(tmp_path, told, names):
     if told is not None:
         (tmp_path / "run.json").write_text(json.dumps(told))
     assert [spec.name for spec in trained_segments(tmp_path)] == names
+
+
+@pytest.mark.parametrize("inside", ["checkpoint-40", "adapter"])
+def test_what_lies_in_a_run_folder_writes_what_the_run_was_trained_to(tmp_path, inside, monkeypatch):
+    """It once fell back to think and answer, without a word."""
+    (tmp_path / "run" / inside).mkdir(parents=True)
+    (tmp_path / "run" / "run.json").write_text(json.dumps({"config": {"scale_segments": "llava-cot"}}))
+    assert trained_segments(tmp_path / "run" / inside) == LLAVA_COT
+    monkeypatch.chdir(tmp_path / "run" / inside)
+    assert trained_segments(".") == LLAVA_COT
+    (tmp_path / "run" / "other").mkdir()
+    assert trained_segments(tmp_path / "run" / "other") == THINK_ANSWER
+
+
+def test_segments_that_cannot_be_are_not_passed_over(tmp_path):
+    (tmp_path / "run.json").write_text(json.dumps({"config": {"scale_segments": [["so", "[so]"]]}}))
+    with pytest.raises(ConfigError, match=r"run\.json: scale_segments: segments: each entry is \[name"):
+        trained_segments(tmp_path)

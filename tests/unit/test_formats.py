@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from balanced_thinking.core.segments import LLAVA_COT
+from balanced_thinking.core.segments import LLAVA_COT, SegmentSpec
 from balanced_thinking.data.example import Turn
 from balanced_thinking.data.formats import FORMATS, source
 from balanced_thinking.data.records import load_examples, to_dataset, to_trl_row
@@ -435,12 +435,12 @@ def test_a_broken_table_of_data_sets_is_one_line(folder, text, message):
         list(load_examples(f"{folder}/dataset_info.json:m"))
 
 
-@pytest.mark.parametrize("history", [[["old q", "old a"]], "old q", [["old q"]]])
+@pytest.mark.parametrize("history", [[["<image>old q", "old a"]], "old q", [["old q"]]])
 def test_earlier_turns_of_alpaca_rows_are_context(folder, history):
     rows = [{"instruction": "Q?", "output": TAGGED, "history": history, "images": ["a.png"]}]
     (folder / "h.json").write_text(json.dumps(rows))
     (folder / "dataset_info.json").write_text(json.dumps({"m": {"file_name": "h.json"}}))
-    if history == [["old q", "old a"]]:
+    if history == [["<image>old q", "old a"]]:
         (example,) = load_examples(f"{folder}/dataset_info.json:m")
         assert example.context == (Turn("user", "old q", 1), Turn("assistant", "old a"))
         assert (example.question, example.answer) == ("Q?", "B")
@@ -464,6 +464,52 @@ def test_the_stages_of_llava_cot_can_be_segments(folder):
     (example,) = load(folder, row, segments=LLAVA_COT)
     assert (example.response, example.think, example.answer) == (STAGES, "s\n\nc\n\nr", "B")
     assert load(folder, to_trl_row(example), segments=LLAVA_COT) == [replace(example, source="data", id="data-0")]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "the response is null, not text; give it as text or as parts of type text"),
+        ([], "the response has no <answer>"),
+        ([{"type": "image"}], "the response is a list of other things, not text"),
+        ([{"type": "text", "text": None}], "the response is a list of other things, not text"),
+        (7, "the response is int, not text"),
+    ],
+)
+def test_a_response_that_is_no_text_is_called_so(folder, content, message):
+    """And not a turn of the wrong role."""
+    turns = [*chat("Q?"), {"role": "assistant", "content": content, "loss": True}]
+    with pytest.raises(DataError, match=message):
+        load(folder, {"messages": turns})
+
+
+def test_messages_of_ms_swift_may_be_parts_of_text(folder):
+    parts = [{"type": "text", "text": "<think>t</think>"}, {"type": "text", "text": "<answer>4</answer>"}]
+    (example,) = load(folder, {"messages": [*chat("Q?"), {"role": "assistant", "content": parts, "loss": True}]})
+    assert (example.think, example.answer) == ("t", "4")
+
+
+def test_videos_of_llama_factory_are_refused_too(folder):
+    row = {"conversations": talk("Q?", TAGGED), "clips": ["a.mp4"]}
+    (folder / "h.json").write_text(json.dumps([row]))
+    entry = {"file_name": "h.json", "formatting": "sharegpt", "columns": {"videos": "clips"}}
+    (folder / "dataset_info.json").write_text(json.dumps({"m": entry}))
+    with pytest.raises(DataError, match="field videos: only pictures can be shown"):
+        list(load_examples(f"{folder}/dataset_info.json:m"))
+
+
+PLAN = (SegmentSpec("plan", "[plan]", "[/plan]"), SegmentSpec("so", "[so]", "[/so]"))
+
+
+@pytest.mark.parametrize("case", [*PUBLISHED, ("scienceqa", {**SQA, "image": "a.png"})], ids=lambda case: case[0])
+def test_every_format_gives_its_answer_to_a_model_of_other_segments(folder, case, caplog):
+    """So that GRPO and evaluation of such a model, which need no trace, can read it; training in them cannot."""
+    (example,) = load(folder, case[1])
+    (alone,) = load(folder, case[1], segments=PLAN, on_missing="train")
+    assert alone == replace(example, think=None, response=f"[so]{example.answer}[/so]")
+    assert "in 1 records the response is of other segments, and its answer alone was taken" in caplog.text
+    with pytest.raises(SegmentError, match=r"the response has no \[plan\]"):
+        load(folder, case[1], segments=PLAN)
 
 
 def test_no_format_is_shadowed_by_another(folder):

@@ -171,6 +171,24 @@ def test_a_kind_that_is_given_is_kept(kind):
     assert typed_answer("3", kind, choices=("3", "4"), place=PLACE) == ("3", kind)
 
 
+@pytest.mark.parametrize(
+    ("answer", "kind", "message"),
+    [
+        ("about 3", "number", "the reference answer 'about 3' is not a number; use kind 'text' for it"),
+        ("\u200b", None, "the reference answer is empty"),
+        ("\u200b", "number", "the reference answer is empty"),
+    ],
+)
+def test_an_answer_that_nothing_could_match_is_refused_where_it_is_read(answer, kind, message):
+    with pytest.raises(DataError, match=f"^f.jsonl, record r, field answer: {message}"):
+        typed_answer(answer, kind, choices=None, place=PLACE)
+
+
+def test_a_guessed_kind_refuses_no_answer():
+    assert typed_answer("about 3", None, choices=None, place=PLACE) == ("about 3", "text")
+    assert typed_answer("three", "number", choices=None, place=PLACE) == ("three", "number")
+
+
 def test_an_unknown_kind_is_refused():
     with pytest.raises(DataError, match="field kind: unknown kind 'mcq'; use one of choice, number, text"):
         typed_answer("3", "mcq", choices=None, place=PLACE)

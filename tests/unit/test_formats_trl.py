@@ -181,6 +181,15 @@ def test_an_answer_that_differs_from_its_column_is_told(folder, caplog):
     assert "in 1 records the column answer differs from the answer in the response" in record.message
 
 
+def test_a_column_that_spells_the_answer_otherwise_does_not_differ(folder, caplog):
+    """Nor is it an error that the answer beside the one that is taken is of another kind."""
+    row = {"prompt": "Q?", "completion": "<think>t</think><answer>3</answer>"}
+    load(folder, row | {"answer": "3.0"}, row | {"answer": "three"})
+    assert "differs" not in caplog.text
+    load(folder, row | {"answer": "about 3"})
+    assert "in 1 records the column answer differs" in caplog.text
+
+
 @pytest.mark.parametrize(("completion", "kind"), [("<answer>x</answer>", "no-think"), ("<think>a", "unclosed-think")])
 def test_on_missing_error_names_the_record(folder, completion, kind):
     with pytest.raises(SegmentError) as caught:
@@ -213,20 +222,34 @@ def test_on_missing_skip_hides_no_other_fault(folder):
     assert "no such picture" in fault(folder, row, on_missing="skip")
 
 
-@pytest.mark.parametrize("marked", [True, False])
-def test_turns_before_the_question_are_context(folder, caplog, marked):
-    """Each shows its own pictures; without any mark the first shows them all."""
-    first, second = ("<image>\nWhat is it?", "And <image>here?") if marked else ("What is it?", "And here?")
-    row = {"messages": [user(first), assistant("A cat."), user(second), assistant()], "images": ["a.png", "b.png"]}
-    (example,) = load(folder, row)
-    shown = 1 if marked else 2
-    assert example.context == (Turn("user", "What is it?", shown), Turn("assistant", "A cat."))
+def test_turns_before_the_question_are_context(folder, caplog):
+    """Each shows its own pictures."""
+    said = [user("<image>\nWhat is it?"), assistant("A cat."), user("And <image>here?"), assistant()]
+    (example,) = load(folder, {"messages": said, "images": ["a.png", "b.png"]})
+    assert example.context == (Turn("user", "What is it?", 1), Turn("assistant", "A cat."))
     assert (example.question, example.think, example.answer) == ("And here?", "It is red.", "red")
     assert [Path(image).name for image in example.images] == ["a.png", "b.png"]
     assert "responses before the last are context and are not trained" in caplog.text
-    assert ("behind or between text" in caplog.text) == marked
+    assert "behind or between text" in caplog.text
     kinds = [[part["type"] for part in turn["content"]] for turn in to_trl_row(example)["prompt"]]
-    assert kinds == [["image"] * shown + ["text"], ["text"], ["image"] * (2 - shown) + ["text"]]
+    assert kinds == [["image", "text"], ["text"], ["image", "text"]]
+
+
+def test_which_turn_shows_a_picture_is_never_guessed(folder):
+    row = {"messages": [user("What is it?"), assistant("A cat."), user("And here?"), assistant()], "image": "a.png"}
+    line = fault(folder, row)
+    assert "record line 1, field messages: nothing says which of 2 user turns shows the 1 picture; put" in line
+    assert load(folder, {**row, "image": None})[0].images == ()
+
+
+def test_a_mark_in_a_system_turn_moves_no_picture(folder):
+    """A mark that belongs to no picture is text, though."""
+    system = {"role": "system", "content": "Look at <image>."}
+    row = {"messages": [system, user("Q?"), assistant()], "image": "a.png"}
+    assert "a system turn holds an <image> mark; only the user can show pictures" in fault(folder, row)
+    for asked, image in (("<image>Q?", "a.png"), ([IMAGE, text("Q?")], "a.png"), ("Q?", None)):
+        (example,) = load(folder, {"messages": [system, user(asked), assistant()], "image": image})
+        assert (example.question, len(example.images)) == ("Q?", image is not None)
 
 
 def test_a_conversation_goes_through_trls_form_unchanged(folder):
@@ -276,6 +299,39 @@ def test_answers_of_another_form_can_be_taken_from_their_field(folder):
     assert (example.answer, example.response) == ("red", "[so]red")
 
 
+def test_a_good_response_stays_where_the_answer_comes_from_its_field(folder, caplog):
+    """It was replaced by the answer alone, and nothing was said."""
+    good = "[plan]p[/plan][why]w[/why][so]red"
+    rows = [{"prompt": "Q?", "completion": good, "answer": answer} for answer in ("red", "blue")]
+    examples = load(folder, *rows, segments=PLAN, answer_from="field")
+    assert [(e.think, e.answer, e.response) for e in examples] == [("p\n\nw", a, good) for a in ("red", "blue")]
+    assert "in 1 records the answer in the response differs from the column answer, which was taken" in caplog.text
+    assert "other segments" not in caplog.text
+    load(folder, *rows, rows[0] | {"completion": GOOD}, segments=PLAN, answer_from="field", on_missing="train")
+    assert "in 1 records the response is of other segments, and its answer alone was taken" in caplog.text
+
+
+def test_without_a_trace_asked_for_the_last_segment_will_do(folder):
+    """As an answer without its trace does where segments are think and answer."""
+    row = {"prompt": "Q?", "completion": "[why]w[/why][so]x"}
+    (example,) = load(folder, row, segments=PLAN, on_missing="train")
+    assert (example.think, example.answer, example.response) == ("w", "x", row["completion"])
+    assert load(folder, to_trl_row(example), segments=PLAN, on_missing="train") == [replace(example, source="train")]
+    (example,) = load(folder, {"prompt": "Q?", "answer": "x"}, segments=PLAN, on_missing="train")
+    assert load(folder, to_trl_row(example), segments=PLAN, on_missing="train") == [replace(example, source="train")]
+
+
+@pytest.mark.parametrize(
+    ("completion", "on_missing", "ways"),
+    [
+        ("[why]w[/why][so]x", "error", 'on_missing "skip" leaves such rows out, "train" needs no trace'),
+        ("[plan]p[/plan]x", "train", 'on_missing "skip" leaves such rows out, answer_from=field takes the answer'),
+    ],
+)
+def test_a_response_without_these_segments_names_the_ways_out(folder, completion, on_missing, ways):
+    assert ways in fault(folder, {"prompt": "Q?", "completion": completion}, segments=PLAN, on_missing=on_missing)
+
+
 def test_an_empty_last_segment_is_a_fault(folder):
     with pytest.raises(SegmentError, match=r"\[so\] holds nothing") as caught:
         load(folder, {"prompt": "Q?", "completion": "[plan]p[/plan][why]w[/why][so] Answer: "}, segments=PLAN)
@@ -311,6 +367,50 @@ def test_segments_may_be_named(folder):
 )
 def test_pictures_stay_in_their_turn(folder, messages, message):
     assert message in fault(folder, {"messages": messages, "image": "a.png"})
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("<image>\nQ?", "Q?"),
+        ("<image><image>\n<image>\nQ?", "Q?"),
+        ("In <image>\nwe see\n<image>\nwhat?", "In \nwe see\nwhat?"),
+    ],
+)
+def test_a_mark_in_the_middle_leaves_the_line_break(folder, written, read):
+    images = ["a.png"] * written.count("<image>")
+    assert load(folder, {"prompt": written, "completion": GOOD, "images": images})[0].question == read
+
+
+@pytest.mark.parametrize(
+    ("row", "note"),
+    [
+        ({"messages": [user("Q?"), assistant() | {"reasoning_content": "r"}]}, "reasoning_content of a message was"),
+        ({"messages": [user("Q?"), assistant() | {"tool_calls": [{}]}]}, "tool_calls of a message was left out"),
+        (
+            {"messages": [user([{"type": "image", "image": "a.png", "max_pixels": 9}, text("Q?")]), assistant()]},
+            "a size inside an image part was left out (set max_pixels for the whole run instead)",
+        ),
+        (
+            {"messages": [user("Q?"), assistant() | {"loss": True, "reasoning_content": "r"}]},
+            "reasoning_content of a message was left out",
+        ),
+        (
+            {"messages": [user("Q?"), assistant("x ### The final answer is: y") | {"reasoning_content": "r"}]},
+            "reasoning_content of a message was left out",
+        ),
+    ],
+)
+def test_what_no_format_reads_is_told(folder, row, note, caplog):
+    load(folder, row)
+    assert f"in 1 records {note}" in caplog.text
+
+
+@pytest.mark.parametrize("column", ["video", "videos", "audio", "audios"])
+def test_a_row_that_shows_more_than_pictures_is_refused(folder, column):
+    row = {"prompt": "Q?", "completion": GOOD, column: ["a.mp4"]}
+    assert f"field {column}: only pictures can be shown to the model; leave the row out" in fault(folder, row)
+    load(folder, row | {column: []})
 
 
 def test_a_mark_beside_the_part_that_it_repeats_is_taken_off(folder):
@@ -475,6 +575,33 @@ def test_links_inside_the_folder_are_followed(folder):
 def test_pictures_elsewhere_are_refused(folder, value):
     line = fault(folder, {"prompt": "Q?", "completion": GOOD, "image": value})
     assert f"the picture {value} is not on this machine; download the pictures" in line
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (
+            "data:image/png;base64," + "iVBO" * 9_000,
+            "the picture is written out as text (data:image/png;base64,iVBOiVBOi",
+        ),
+        ("iVBO" * 9_000, "no such picture: iVBOiVBO"),
+        ("https://x/" + "a" * 9_000, "the picture https://x/aaa"),
+    ],
+)
+def test_a_picture_written_out_as_text_does_not_fill_pages(folder, value, message):
+    line = fault(folder, {"prompt": "Q?", "completion": GOOD, "image": value})
+    assert message in line
+    assert len(line) < 600
+
+
+def test_the_url_of_a_file_on_this_machine_is_its_path(folder):
+    (folder / "a.png").rename(folder / "a b.png")
+    for host in ("", "localhost"):
+        assert picture(folder, f"file://{host}{folder}/a%20b.png") == str(folder / "a b.png")
+    line = fault(folder, {"prompt": "Q?", "completion": GOOD, "image": "file:///etc/passwd"})
+    assert "the picture /etc/passwd lies outside the folder of the data" in line
+    line = fault(folder, {"prompt": "Q?", "completion": GOOD, "image": "file://other/a.png"})
+    assert "the picture file://other/a.png is not on this machine" in line
 
 
 def test_a_missing_picture_names_where_it_was_looked_for(folder):

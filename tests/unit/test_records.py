@@ -14,7 +14,7 @@ from PIL import Image
 
 import balanced_thinking as bt
 from balanced_thinking.data.example import Example
-from balanced_thinking.data.records import load_examples, to_dataset, to_trl_row
+from balanced_thinking.data.records import DatasetWriter, Ids, is_held_out, load_examples, to_dataset, to_trl_row
 from balanced_thinking.errors import ConfigError, DataError, SegmentError
 from tiny import tiny_examples
 
@@ -191,6 +191,38 @@ def test_many_examples_keep_their_order(monkeypatch):
     assert dataset["id"][:] == [example.id for example in examples]
     assert dataset[9]["choices"] == list(examples[9].choices)
     assert dataset[8]["choices"] is None
+
+
+def test_half_a_character_names_its_row():
+    good, bad = (
+        Example("a", "s", (), "Q?", None, "t", "x", "text"),
+        Example("b", "s", (), "Q?", None, "\ud800", "x", "text"),
+    )
+    with pytest.raises(DataError, match=r"^record b: the text holds half a character .*; mend the text"):
+        to_dataset([good, bad])
+
+
+def test_rows_that_cannot_be_written_are_one_line(tmp_path):
+    """As in a folder that is there but not the user's."""
+    writer = DatasetWriter(tmp_path / "none" / "rows.arrow")
+    writer.add(to_trl_row(tiny_examples(1)[0]))
+    with pytest.raises(ConfigError, match=r"rows\.arrow cannot be written .*; choose another output_dir"):
+        writer.finish()
+
+
+def test_a_picture_stands_on_one_side_in_whatever_form_it_comes(tmp_path):
+    """Pixels alone are those of equal pixels; PIL images and mappings once were others than their file, or a crash."""
+    for number in range(8):
+        path = tmp_path / f"{number}.png"
+        Image.new("RGB", (4, 4), (number, 0, 0)).save(path)
+        data = path.read_bytes()
+        forms = [path, str(path), data, bytearray(data), memoryview(data), {"bytes": data, "path": None}]
+        forms += [{"bytes": None, "path": str(path)}, Image.open(path)]
+        sides = {is_held_out(Example("a", "s", (form,), "Q?", None, None, "x", "text"), 0.5) for form in forms}
+        assert len(sides) == 1
+        pixels = [Image.new("RGB", (4, 4), (number, 0, 0)), Image.open(path).copy()]
+        sides = {is_held_out(Example("a", "s", (form,), "Q?", None, None, "x", "text"), 0.5) for form in pixels}
+        assert len(sides) == 1
 
 
 def test_no_examples_make_no_data_set():
@@ -375,6 +407,13 @@ def test_a_repeated_id_is_numbered_and_told(tmp_path, caplog):
     path = write(tmp_path / "a.jsonl", ROW, ROW, {**ROW, "id": "x1#2"}, ROW, {**ROW, "source": "other"})
     assert [example.id for example in load_examples(path)] == ["x1", "x1#2", "x1#2#2", "x1#3", "x1"]
     assert "in 3 records the id occurred before and was numbered" in caplog.text
+
+
+def test_many_records_of_one_id_cost_the_same_each():
+    """Each once looked through all that were given before: 40,000 would have taken minutes."""
+    ids = Ids()
+    assert [ids.own("x") for _ in range(40_000)][-1] == "x#40000"
+    assert [ids.own(name) for name in ("y#2", "y", "y", "y", "y#2")] == ["y#2", "y", "y#3", "y#4", "y#2#2"]
 
 
 def test_nothing_to_tell_means_silence(tmp_path, caplog):

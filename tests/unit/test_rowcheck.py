@@ -81,22 +81,23 @@ def test_an_empty_plain_prompt_is_allowed():
     assert read_row({"prompt": "", "completion": "4"}).text == ("", "4")
 
 
-def test_string_contents_get_one_placeholder_per_picture_before_the_first_user_text():
-    messages = [{"role": "system", "content": "S"}, user("one"), assistant("two"), user("three"), assistant()]
+def test_string_contents_get_one_placeholder_per_picture_before_the_user_text():
+    messages = [{"role": "system", "content": "S"}, user("one"), assistant()]
     row = read_row({"messages": messages, "images": ["a", "b"]})
-    assert [turn["content"] for turn in row.messages] == [
-        [text("S")],
-        [IMAGE, IMAGE, text("one")],
-        [text("two")],
-        [text("three")],
-        [text(GOOD)],
-    ]
+    assert [turn["content"] for turn in row.messages] == [[text("S")], [IMAGE, IMAGE, text("one")], [text(GOOD)]]
+
+
+def test_among_several_user_turns_none_is_guessed():
+    messages = [user("one"), assistant("two"), user("three"), assistant()]
+    line = fault({"messages": messages, "image": "a"})
+    assert "nothing says which of 2 user turns shows the 1 picture; put" in line
+    assert read_row({"messages": messages}).images == []
 
 
 def test_the_same_placeholders_as_trl_sets():
     from trl.data_utils import prepare_multimodal_messages
 
-    prompt = [{"role": "system", "content": "S"}, user("one"), assistant("two"), user("three")]
+    prompt = [{"role": "system", "content": "S"}, user("one")]
     images = [Image.new("RGB", (2, 2)), Image.new("RGB", (3, 3))]
     theirs = prepare_multimodal_messages(prompt, images)
     ours = read_row({"prompt": prompt, "completion": [assistant()], "images": images})
@@ -403,7 +404,8 @@ def test_bytes_behind_a_whole_picture_do_no_harm(format):
         (3, "a picture cannot be int"),
         ([[1]], "a picture cannot be list"),
         ("https://x/y.png", "the picture https://x/y.png is not on this machine; download it"),
-        ("/", "the picture / cannot be opened"),
+        ("/", "the picture / cannot be opened (Is a directory)"),
+        ("iVBO" * 9_000, "the picture iVBOiVBOiVBOiVBOiVBOiVBOiVBOiVBOiVBOiVBO.. (36,000 characters) cannot be opened"),
         ("a\0b", "cannot be opened"),
     ],
 )

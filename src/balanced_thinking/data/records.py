@@ -4,9 +4,11 @@ What it leaves out: how each format looks (``formats``), how a question is worde
 """
 
 import hashlib
+import json
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
 from os import PathLike, fspath
@@ -21,6 +23,7 @@ from balanced_thinking.data.formats.options import Notes, Options
 from balanced_thinking.data.formats.retell import renamed
 from balanced_thinking.data.formats.source import Record
 from balanced_thinking.data.prompts import build_completion, build_prompt
+from balanced_thinking.data.rowcheck import plain_picture
 from balanced_thinking.errors import ConfigError, DataError, SegmentError
 
 if TYPE_CHECKING:
@@ -30,7 +33,9 @@ __all__ = ["AnswerKind", "Example", "load_examples", "to_dataset", "to_trl_row"]
 logger = logging.getLogger(__name__)
 
 _CHUNK = 500
+_UNSHOWN = ("video", "videos", "audio", "audios")
 _KEY_BYTES = 1 << 16
+NUMBERED = "the id occurred before and was numbered"
 
 
 def load_examples(
@@ -50,7 +55,8 @@ def load_examples(
     logged as a warning when the iteration ends.
 
     Args:
-        path: A file (.jsonl, .json, .parquet) or a folder written by ``datasets``' ``save_to_disk``.
+        path: A file (JSON lines, JSON, parquet, CSV, TSV), a folder in one of the usual layouts, LLaMA-Factory's
+            ``dataset_info.json:name``, or a hub id (``formats.folders`` lists them all).
         format: A name in ``formats.FORMATS``; None finds out from the first record and logs which it took and why.
         image_root: Folder in which relative picture paths are looked for first; then beside the data file, then in
             ``<split>/<id>/`` beside it.
@@ -115,6 +121,10 @@ def read_example(reader: Format, record: Record, options: Options, *, notes: Not
         DataError: any fault.
     """
     try:
+        shown = next((name for name in _UNSHOWN if record.fields.get(name)), None)
+        if shown is not None:
+            remedy = "leave the row out, or take the column away if the question can do without"
+            raise record.place.error("only pictures can be shown to the model", field=shown, remedy=remedy)
         return reader.read(record, options, notes=notes)
     except DataError as error:
         raise renamed(error, options.columns) from error
@@ -141,7 +151,7 @@ def _check_columns(columns: Mapping[str, str], first: Record) -> None:
 
 
 def _examples(records: Iterable[Record], reader: Format, options: Options, path: Path) -> Iterator[Example]:
-    notes, skipped, seen, given = Notes(), Counter[str](), set[tuple[str, str]](), 0
+    notes, skipped, ids, given = Notes(), Counter[str](), defaultdict[str, Ids](Ids), 0
     try:
         for record in records:
             if record.fault is not None:
@@ -154,7 +164,7 @@ def _examples(records: Iterable[Record], reader: Format, options: Options, path:
                 skipped[error.kind] += 1
                 continue
             given += 1
-            yield _with_own_id(example, seen, notes)
+            yield _with_own_id(example, ids[example.source], notes)
     finally:
         _report(path, skipped, notes)
     if not given:
@@ -170,14 +180,25 @@ def _renamed(record: Record, columns: Mapping[str, str]) -> Record:
     return record.with_fields(fields | {ours: record.fields.get(theirs) for ours, theirs in columns.items()})
 
 
-def _with_own_id(example: Example, seen: set[tuple[str, str]], notes: Notes) -> Example:
-    number, name = 1, example.id
-    while (example.source, name) in seen:
-        number += 1
-        name = f"{example.id}#{number}"
-    seen.add((example.source, name))
-    notes["the id occurred before and was numbered"] += number > 1
-    return example if number == 1 else replace(example, id=name)
+class Ids:
+    """Gives every id once: one that comes again gets ``#2``, ``#3``, ... appended, at the same cost each time."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, int] = {}
+
+    def own(self, name: str) -> str:
+        """``name``, or the first numbered form of it that was not given yet."""
+        number = self._last.get(name, 0) + 1
+        while (given := name if number == 1 else f"{name}#{number}") in self._last:
+            number += 1
+        self._last[name], self._last[given] = number, 1 if given != name else number
+        return given
+
+
+def _with_own_id(example: Example, ids: Ids, notes: Notes) -> Example:
+    name = ids.own(example.id)
+    notes[NUMBERED] += name != example.id
+    return example if name == example.id else replace(example, id=name)
 
 
 def _report(path: Path, skipped: Counter[str], notes: Notes) -> None:
@@ -202,12 +223,20 @@ def is_held_out(example: Example, fraction: float) -> bool | None:
 
 
 def _picture_key(image: Any) -> bytes:
-    """The same for a picture wherever it lies, as a file or in the data: its size and its first bytes."""
-    if hasattr(image, "tobytes"):
-        return image.tobytes()
+    """The same for a picture wherever it lies, as a file or in the data: its size and its first bytes.
+
+    Nothing is decoded. So a PIL image that was opened from a file is that file, and any other one, of which only pixels
+    are left, is the same as one of the same pixels, but not as a file or bytes that encode them.
+    """
+    image = plain_picture(image)
     if isinstance(image, bytes):
         return len(image).to_bytes(8) + image[:_KEY_BYTES]
-    path = Path(image)
+    if hasattr(image, "tobytes"):
+        path = Path(getattr(image, "filename", None) or "")
+        if not path.is_file():
+            return f"{image.mode} {image.size} ".encode() + image.tobytes()
+    else:
+        path = Path(image)
     with path.open("rb") as file:
         return path.stat().st_size.to_bytes(8) + file.read(_KEY_BYTES)
 
@@ -286,7 +315,8 @@ class DatasetWriter:
         self._flush()
         if self._file is None:
             return concatenate_datasets(self._parts)
-        self._stream.close()
+        with writing(self._file):
+            self._stream.close()
         return Dataset.from_file(str(self._file))
 
     def _flush(self) -> None:
@@ -294,16 +324,40 @@ class DatasetWriter:
             return
         from datasets import Dataset
 
-        part = Dataset.from_list(self._rows, features=_features())
+        try:
+            part = Dataset.from_list(self._rows, features=_features())
+        except UnicodeEncodeError as error:
+            raise _half_character(self._rows) from error
         self._rows = []
         if self._file is None:
             self._parts.append(part)
             return
-        if self._stream is None:
-            import pyarrow
+        with writing(self._file):
+            if self._stream is None:
+                import pyarrow
 
-            self._stream = pyarrow.ipc.new_stream(str(self._file), part.data.schema)
-        self._stream.write_table(part.data.table)
+                self._stream = pyarrow.ipc.new_stream(str(self._file), part.data.schema)
+            self._stream.write_table(part.data.table)
+
+
+@contextmanager
+def writing(file: Path) -> Iterator[None]:
+    """A file or folder of a run that cannot be written is a ``ConfigError`` that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be written ({error}); choose another output_dir") from error
+
+
+def _half_character(rows: Iterable[Mapping[str, Any]]) -> DataError:
+    """The fault of the first row that cannot be written."""
+    for row in rows:
+        try:
+            json.dumps(row, ensure_ascii=False, default=str).encode()
+        except UnicodeEncodeError:
+            break
+    message, remedy = "the text holds half a character (a lone surrogate)", "mend the text, or leave the row out"
+    return DataError(message, record=row["id"], remedy=remedy)
 
 
 def _features() -> "Features":

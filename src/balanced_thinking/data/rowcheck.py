@@ -25,6 +25,7 @@ ROLES = ("system", "user", "assistant", "tool")
 # Marks at the end of a whole file; without them the pixels are decoded to find out.
 _ENDS = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}
 _ORIENTATION = 0x0112
+_LONGEST = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,20 +129,27 @@ def read_images(row: Mapping[str, Any], place: Place) -> list[Any]:
 
 
 def normalise_messages(
-    messages: Any, images: Sequence[Any], *, place: Place, field: str
+    messages: Any, images: Sequence[Any], *, place: Place, field: str, marked: bool = False
 ) -> tuple[list[dict[str, Any]], list[Any]]:
     """Messages whose contents are lists of parts, and one picture per image part.
 
-    Contents that are strings get one placeholder per picture before the first user text, as TRL's own helper does,
-    unless the messages hold placeholders already. Pictures given inside a part (``{"type": "image", "image": ..}``)
-    take their own places.
+    The only user turn, if its content is a string, gets one placeholder per picture before its text, as TRL's own
+    helper does, unless the messages hold placeholders already. Among several user turns TRL takes the first, which
+    would be a guess. With ``marked`` the texts say by marks which turn shows what, and the caller moves the pictures
+    there. Pictures given inside a part (``{"type": "image", "image": ..}``) take their own places.
 
     Raises:
-        DataError: a wrong type, an unknown role or part, or placeholders and pictures that differ in number.
+        DataError: a wrong type, an unknown role or part, placeholders and pictures that differ in number, or several
+            user turns and nothing that says which of them shows the pictures.
     """
     _check_list(messages, place, field)
     turns = [_turn(message, place, f"{field}[{number}]") for number, message in enumerate(messages)]
     if images and not any(part["type"] == "image" for turn in turns for part in turn["content"]):
+        asking = sum(turn["role"] == "user" for turn in turns)
+        if asking > 1 and not marked:
+            message = f"nothing says which of {asking} user turns shows the {counted(len(images), 'picture')}"
+            remedy = 'put {"type": "image"} parts into it (in data files <image> marks in its text will do)'
+            raise place.error(message, field=field, remedy=remedy)
         for message, turn in zip(messages, turns, strict=True):
             if turn["role"] == "user" and isinstance(message["content"], str):
                 turn["content"] = [*({"type": "image"} for _ in images), *turn["content"]]
@@ -280,6 +288,19 @@ def _kind(value: Any) -> str:
     return "null" if value is None else type(value).__name__
 
 
+def plain_picture(value: Any) -> Any:
+    """A picture as bytes where it is encoded, in whatever they are wrapped; else its path or what else it is."""
+    if isinstance(value, Mapping):
+        value = value["bytes"] if value.get("bytes") is not None else value.get("path")
+    return bytes(value) if isinstance(value, bytearray | memoryview) else value
+
+
+def shortened(path: object) -> str:
+    """A path for a message; a picture written out as text would fill pages."""
+    text = str(path)
+    return text if len(text) <= _LONGEST else f"{text[:40]}.. ({len(text):,} characters)"
+
+
 def counted(number: int, what: str) -> str:
     """``no pictures``, ``1 picture``, ``2 pictures``."""
     return f"{number or 'no'} {what}{'' if number == 1 else 's'}"
@@ -290,11 +311,10 @@ def _opened(value: Any, record: str) -> Iterator[tuple["Image", IO[bytes] | None
     """The picture, header read, and the stream it comes from; whatever fails until the end names the record."""
     from PIL import Image
 
-    if isinstance(value, Mapping):
-        value = value["bytes"] if value.get("bytes") is not None else value.get("path")
+    value = plain_picture(value)
     if isinstance(value, Image.Image):
         stream: IO[bytes] | None = None
-    elif isinstance(value, bytes | bytearray | memoryview):
+    elif isinstance(value, bytes):
         stream = BytesIO(value)
     elif isinstance(value, str | PathLike):
         stream = _open_file(value, record)
@@ -315,14 +335,21 @@ def _opened(value: Any, record: str) -> Iterator[tuple["Image", IO[bytes] | None
 
 def _open_file(path: str | PathLike, record: str) -> IO[bytes]:
     if str(path).startswith(("http://", "https://")):
-        message, remedy = f"the picture {path} is not on this machine", "download it and give its path"
+        message, remedy = f"the picture {shortened(path)} is not on this machine", "download it and give its path"
     else:
         try:
             return Path(path).open("rb")
         except FileNotFoundError:
-            message, remedy = f"no such picture: {path}", "check the path, or the folder that it is relative to"
+            message, remedy = (
+                f"no such picture: {shortened(path)}",
+                "check the path, or the folder that it is relative to",
+            )
         except (OSError, ValueError) as error:
-            message, remedy = f"the picture {path} cannot be opened ({error})", "check the file and its permissions"
+            reason = getattr(error, "strerror", None) or error
+            message, remedy = (
+                f"the picture {shortened(path)} cannot be opened ({reason})",
+                "check the file and its permissions",
+            )
     raise DataError(message, record=record, field="images", remedy=remedy)
 
 

@@ -7,6 +7,7 @@ how a benchmark is made (``benchmarks``), the decode loop (``generation``).
 
 import hashlib
 import json
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,12 +17,12 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
+from balanced_thinking.core.answers import answers_match, check_reference, parse_response
 from balanced_thinking.core.segments import THINK_ANSWER, SegmentSpec, as_setting, parse_segments
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.prompts import build_prompt
 from balanced_thinking.data.rowcheck import image_size
-from balanced_thinking.errors import EvaluationError
-from balanced_thinking.evaluation.answers import answers_match, check_reference, parse_response
+from balanced_thinking.errors import ConfigError, EvaluationError
 from balanced_thinking.evaluation.generation import Generator, Prompt, Response
 from balanced_thinking.evaluation.ledger import Ledger
 from balanced_thinking.evaluation.metrics import mean_scores, summarise
@@ -135,12 +136,28 @@ def find_benchmark(
 
 
 def trained_segments(model: Model) -> tuple[SegmentSpec, ...]:
-    """What a run folder's model was trained to write, by its ``run.json``; else think and answer."""
-    try:
-        told = json.loads((Path(model) / "run.json").read_text(encoding="utf-8"))  # type: ignore[arg-type]
-        return parse_segments(told["config"].get("scale_segments"))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    """What a run folder's model was trained to write, by its ``run.json``; else think and answer.
+
+    Of a checkpoint or adapter inside a run folder it is what the run folder says.
+
+    Raises:
+        ConfigError: ``run.json`` names segments that cannot be.
+    """
+    if isinstance(model, tuple):
         return THINK_ANSWER
+    folder = Path(model).absolute()
+    inside = re.fullmatch(r"checkpoint-\d+|adapter", folder.name) is not None
+    for place in (folder, folder.parent) if inside else (folder,):
+        try:
+            told = json.loads((place / "run.json").read_text(encoding="utf-8"))
+            named = told["config"].get("scale_segments")
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            continue
+        try:
+            return parse_segments(named)
+        except ConfigError as error:
+            raise ConfigError(f"{place / 'run.json'}: scale_segments: {error}") from error
+    return THINK_ANSWER
 
 
 def model_identity(model: Model) -> str:

@@ -28,12 +28,12 @@ SCORING = (
     "__init__.py",
     "errors.py",
     "core/__init__.py",
+    "core/answers.py",
     "core/segments.py",
     "data/__init__.py",
     "data/example.py",
     "data/prompts.py",
     "evaluation/__init__.py",
-    "evaluation/answers.py",
     "evaluation/question.py",
     "evaluation/rules.py",
 )
@@ -68,7 +68,7 @@ _METRIC = """  - metric: {name}
 _UTILS = '''"""Questions and scores of think/answer models, by balanced-thinking {version}.
 
 ``exact_match``: the answer taken from the response (in <answer>..</answer>, else by the rules of
-scoring/balanced_thinking/evaluation/answers.py) against the reference. ``malformed``: the response is not of the form
+scoring/balanced_thinking/core/answers.py) against the reference. ``malformed``: the response is not of the form
 <think>..</think><answer>..</answer>. Any other score is the benchmark's own.
 """
 
@@ -83,7 +83,7 @@ sys.path.insert(0, str(HERE / "scoring"))
 try:
     from balanced_thinking.data.example import Example
     from balanced_thinking.evaluation import rules
-    from balanced_thinking.evaluation.answers import answers_match, parse_response
+    from balanced_thinking.core.answers import answers_match, parse_response
     from balanced_thinking.evaluation.question import Question
 finally:
     sys.path.remove(str(HERE / "scoring"))

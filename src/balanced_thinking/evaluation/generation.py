@@ -5,7 +5,7 @@ cap holds for all. Everything that depends on the family (positions, token types
 ``generate``; its ``custom_generate`` hook hands the decode loop to ``decoding``. Prompts are tokenised as the chat
 template gives them and padded on the left.
 
-What it leaves out: sampling (``training.rollouts``), what a response says (``evaluation.answers``), vLLM
+What it leaves out: sampling (``training.rollouts``), what a response says (``core.answers``), vLLM
 (``evaluation.vllm_backend``).
 """
 
@@ -19,12 +19,12 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
+from balanced_thinking.core.answers import inner_spans
 from balanced_thinking.core.segments import THINK_ANSWER, SegmentSpec, tags_of
 from balanced_thinking.data.families import refuse_own_marks
 from balanced_thinking.data.rowcheck import image_size, open_image
 from balanced_thinking.data.templates import adds_special_tokens, end_of_turn_ids, render_prompt, tokenizer_of
 from balanced_thinking.errors import EvaluationError
-from balanced_thinking.evaluation.answers import inner_spans
 from balanced_thinking.evaluation.decoding import decode, until_end
 from balanced_thinking.models.devices import autocast
 

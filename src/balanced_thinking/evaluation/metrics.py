@@ -4,7 +4,7 @@ What is measured, and when a difference counts as resolved, is ours (docs/method
 seeds by a crossed hierarchical bootstrap, beside a t interval over seed means, since few seeds make the bootstrap too
 narrow. Numpy only.
 
-What it leaves out: reading answers (``evaluation.answers``), tables and plots (``compare``).
+What it leaves out: reading answers (``core.answers``), tables and plots (``compare``).
 """
 
 import math

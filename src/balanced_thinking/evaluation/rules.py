@@ -6,7 +6,7 @@
     mathvista   integers cut, decimals rounded as asked for, lists as text                 MathVista (Lu et al. 2024)
     vqa         min(1, equal ones of ten human answers / 3)                                A-OKVQA (Schwenk et al. 2022)
 
-All see the answer that ``evaluation.answers`` takes from the response, not the trace. Where the original falls back to
+All see the answer that ``core.answers`` takes from the response, not the trace. Where the original falls back to
 chance (MMMU), to the most similar choice or to a language model (MathVista), the answer is wrong here, unless it is the
 text of a choice.
 """
@@ -15,8 +15,8 @@ import math
 import re
 from typing import Any
 
+from balanced_thinking.core.answers import answers_match, normalise_text, parse_number
 from balanced_thinking.data.prompts import LETTERS
-from balanced_thinking.evaluation.answers import answers_match, normalise_text, parse_number
 from balanced_thinking.evaluation.question import Question
 
 _ANLS_LEAST, _RELATIVE = 0.5, 0.05

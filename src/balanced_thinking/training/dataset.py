@@ -5,9 +5,11 @@ What it leaves out: formats (``data.records``), the checks before the first step
 
 import dataclasses
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from fractions import Fraction
+from itertools import chain, islice
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,56 @@ from accelerate import PartialState
 
 from balanced_thinking.core.segments import THINK_ANSWER, SegmentSpec
 from balanced_thinking.data.formats.response import answer_alone
-from balanced_thinking.data.records import DatasetWriter, Example, is_held_out, load_examples, to_trl_row
+from balanced_thinking.data.records import (
+    NUMBERED,
+    DatasetWriter,
+    Example,
+    Ids,
+    is_held_out,
+    load_examples,
+    to_trl_row,
+    writing,
+)
 from balanced_thinking.errors import ConfigError, DataError
 from balanced_thinking.training.sft_config import decoded
 
 logger = logging.getLogger(__name__)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_count(value: Any) -> bool:
+    return value is None or (isinstance(value, int) and not isinstance(value, bool))
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str | None)
+
+
+def _is_path(value: Any) -> bool:
+    return isinstance(value, str | PathLike | None)
+
+
+def _is_switch(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _list_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list | tuple) and all(item is not None and fits(item) for item in value)
+
+
+_TYPES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "dataset": (_list_of(_is_path), "names, files or folders"),
+    "dataset_fractions": (lambda value: value is None or _list_of(_is_number)(value), "numbers"),
+    **dict.fromkeys(("image_root", "eval_dataset"), (_is_path, "a name or path")),
+    **dict.fromkeys(("dataset_format", "answer_from", "system_prompt"), (_is_text, "text")),
+    "on_missing": (lambda value: isinstance(value, str), "text"),
+    **dict.fromkeys(("limit", "max_pixels"), (_is_count, "a whole number")),
+    **dict.fromkeys(("allow_outside", "without_think", "pan_and_scan"), (_is_switch, "true or false")),
+    "eval_fraction": (_is_number, "a number"),
+}
 
 
 @dataclass
@@ -67,10 +114,7 @@ class DataArguments:
     pan_and_scan: bool = field(default=False, metadata={"help": "Show wide pictures in further crops (Gemma 3)."})
 
     def __post_init__(self) -> None:
-        self.dataset = [self.dataset] if isinstance(self.dataset, str) else list(self.dataset)
-        self.columns = decoded("columns", self.columns, dict)
-        if isinstance(self.dataset_fractions, int | float):
-            self.dataset_fractions = [float(self.dataset_fractions)]
+        self._check_types()
         if self.dataset_fractions is not None:
             if len(self.dataset_fractions) != len(self.dataset):
                 raise ConfigError(
@@ -85,17 +129,58 @@ class DataArguments:
         if self.limit is not None and self.limit < 1:
             raise ConfigError(f"limit must be at least 1, not {self.limit}")
 
+    def _check_types(self) -> None:
+        """A YAML file hands over whatever it holds, and a program too."""
+        if isinstance(self.dataset, str | PathLike):
+            self.dataset = [fspath(self.dataset)]
+        if _is_number(self.dataset_fractions):
+            self.dataset_fractions = [self.dataset_fractions]  # type: ignore[list-item]
+        self.columns = decoded("columns", self.columns, dict)
+        for name, (fits, what) in _TYPES.items():
+            value = getattr(self, name)
+            if not fits(value):
+                raise ConfigError(f"{name} must be {what}, not {value!r}")
+        self.dataset = [fspath(name) for name in self.dataset]
+        try:
+            (self.system_prompt or "").encode()
+        except UnicodeEncodeError as error:
+            raise ConfigError("system_prompt holds half a character (a lone surrogate); write it again") from error
+
+
+class Origins:
+    """Which data set each row of a run comes from: those of one lie together, and no two rows share an id."""
+
+    def __init__(self) -> None:
+        self._ends: list[tuple[str, Sequence[int]]] = []
+
+    def end(self, name: str, *counts: int) -> None:
+        """Say that ``name`` ends at these numbers of rows to train and to evaluate on."""
+        self._ends.append((name, counts))
+
+    def of(self, record: str | int | None, *sets: Any) -> str | None:
+        """The name of the data set that holds a record; None where it is not known."""
+        for number, rows in enumerate(sets):
+            ids = [] if rows is None or record is None else list(rows["id"])
+            if record in ids:
+                at = ids.index(record)
+                return next((name for name, counts in self._ends if at < counts[number]), None)
+        return None
+
 
 def load_data(
-    data: DataArguments, segments: Sequence[SegmentSpec] = THINK_ANSWER, folder: Path | None = None
+    data: DataArguments,
+    segments: Sequence[SegmentSpec] = THINK_ANSWER,
+    folder: Path | None = None,
+    origins: Origins | None = None,
 ) -> tuple[Any, Any]:
-    """Training and evaluation data sets (the second may be None).
+    """Training and evaluation data sets (the second may be None); an id that another row has too is numbered.
 
     Args:
         data: Where they come from.
         segments: What responses consist of.
         folder: Where their rows are kept, each read and written once, by the first process of each machine; so data of
             any size take little memory. None: in memory.
+        origins: Is told which rows come from which data set, in the process that reads them.
 
     Raises:
         ConfigError: no data set is named.
@@ -103,27 +188,31 @@ def load_data(
     """
     if not data.dataset:
         raise ConfigError("no data set given; name one with --dataset (a benchmark, a file or a folder)")
+    origins = Origins() if origins is None else origins
     if folder is None:
-        return _read(data, segments, None, None)
+        return _read(data, segments, (None, None), origins)
     train, held_out = _files(folder)
     with PartialState().local_main_process_first():
         if not PartialState().is_local_main_process:
             from datasets import Dataset
 
             return Dataset.from_file(str(train)), Dataset.from_file(str(held_out)) if held_out.is_file() else None
-        try:
+        with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            remove_data(folder)
-        except OSError as error:
-            raise ConfigError(f"{folder} cannot be written ({error}); choose another output_dir") from error
-        return _read(data, segments, train, held_out)
+        remove_data(folder)
+        return _read(data, segments, (train, held_out), origins)
 
 
 def remove_data(folder: Path) -> None:
-    """Remove what ``load_data`` keeps in ``folder``, each machine its own files and nothing else."""
+    """Remove what ``load_data`` keeps in ``folder``, each machine its own files and nothing else.
+
+    Raises:
+        ConfigError: the folder is not the user's to write in.
+    """
     if PartialState().is_local_main_process:
-        for file in _files(folder):
-            file.unlink(missing_ok=True)
+        with writing(folder):
+            for file in _files(folder):
+                file.unlink(missing_ok=True)
 
 
 def _files(folder: Path) -> tuple[Path, Path]:
@@ -134,15 +223,27 @@ def _files(folder: Path) -> tuple[Path, Path]:
     return train, held_out
 
 
-def _read(data: DataArguments, segments: Sequence[SegmentSpec], *files: Path | None) -> tuple[Any, Any]:
+def _read(
+    data: DataArguments, segments: Sequence[SegmentSpec], files: Sequence[Path | None], origins: Origins
+) -> tuple[Any, Any]:
     kept, held_out = (DatasetWriter(file) for file in files)
-    on_both_sides = 0
-    for example in _mixture(data, segments):
-        out = is_held_out(example, data.eval_fraction) if data.eval_fraction else False
-        if out is None:
-            on_both_sides += 1
-        else:
-            (held_out if out else kept).add(_row(example, data, segments))
+    ids, on_both_sides, numbered = Ids(), 0, 0
+
+    def add(example: Example, writer: DatasetWriter) -> None:
+        nonlocal numbered
+        row = _row(example, data, segments)
+        row["id"] = ids.own(example.id)
+        numbered += row["id"] != example.id
+        writer.add(row)
+
+    for name, examples in _mixture(data, segments):
+        for example in examples:
+            out = is_held_out(example, data.eval_fraction) if data.eval_fraction else False
+            if out is None:
+                on_both_sides += 1
+            else:
+                add(example, held_out if out else kept)
+        origins.end(name, kept.count, held_out.count)
     if on_both_sides:
         logger.warning("%d examples show pictures of both parts and were left out of both", on_both_sides)
     if data.eval_fraction and not (kept.count and held_out.count):
@@ -153,39 +254,54 @@ def _read(data: DataArguments, segments: Sequence[SegmentSpec], *files: Path | N
         )
     if data.eval_dataset:
         for example in read_examples(data.eval_dataset, data, split="val", segments=segments):
-            held_out.add(_row(example, data, segments))
+            add(example, held_out)
+        origins.end(data.eval_dataset, kept.count, held_out.count)
+    if numbered:
+        logger.warning("in %d rows of all data sets %s", numbered, NUMBERED)
     return kept.finish(), held_out.finish() if held_out.count else None
 
 
-def _mixture(data: DataArguments, segments: Sequence[SegmentSpec]) -> Iterator[Example]:
+def _mixture(data: DataArguments, segments: Sequence[SegmentSpec]) -> Iterator[tuple[str, Iterator[Example]]]:
+    """Each data set's name and the examples that are used of it, one data set after the other."""
     for name, fraction in zip(data.dataset, data.dataset_fractions or [1.0] * len(data.dataset), strict=True):
-        found = False
-        examples = read_examples(name, data, split="train", segments=segments)
-        for example in _spread(islice(examples, data.limit), fraction):
-            found = True
-            yield example
-        if not found:
+        examples = _spread(islice(read_examples(name, data, split="train", segments=segments), data.limit), fraction)
+        first = next(examples, None)
+        if first is None:
             remedy = "give a file with records" if fraction == 1 else f"or a larger fraction than {fraction}"
             raise DataError("the data set holds no example", file=name, remedy=remedy)
+        yield name, chain([first], examples)
 
 
 def _row(example: Example, data: DataArguments, segments: Sequence[SegmentSpec]) -> dict[str, Any]:
     if data.without_think:
-        alone = None if tuple(segments) == THINK_ANSWER else answer_alone(example.answer, segments)
-        example = dataclasses.replace(example, think=None, response=alone)
+        example = _without_trace(example, segments)
     return to_trl_row(example, system_prompt=data.system_prompt)
+
+
+def _without_trace(example: Example, segments: Sequence[SegmentSpec]) -> Example:
+    alone = None if tuple(segments) == THINK_ANSWER else answer_alone(example.answer, segments)
+    return dataclasses.replace(example, think=None, response=alone)
 
 
 def read_examples(
     name: str, data: DataArguments, *, split: str, segments: Sequence[SegmentSpec] = THINK_ANSWER
 ) -> Iterator[Example]:
-    """Examples of a benchmark's split, or of a file or folder."""
+    """Examples of a benchmark's split, or of a file or folder.
+
+    Raises:
+        ConfigError: a benchmark, whose responses are think and answer, is to be trained in other segments.
+    """
     from balanced_thinking.evaluation.benchmarks import BENCHMARKS
 
     if name in BENCHMARKS and not Path(name).exists():
-        if tuple(segments) != THINK_ANSWER and not data.without_think:
-            raise ConfigError(f"the responses of {name} are think and answer; leave scale_segments out")
-        return iter(BENCHMARKS[name].load(split))
+        foreign = tuple(segments) != THINK_ANSWER and not data.without_think
+        if foreign and data.on_missing != "train":
+            remedy = 'leave scale_segments out, or set on_missing to "train" (the answers alone)'
+            raise ConfigError(f"the responses of {name} are think and answer; {remedy}")
+        if foreign:
+            logger.warning("%s: its responses are think and answer; their answers alone are taken", name)
+        examples = BENCHMARKS[name].load(split)
+        return (_without_trace(example, segments) if foreign else example for example in examples)
     return load_examples(
         name,
         data.dataset_format,
@@ -199,5 +315,9 @@ def read_examples(
 
 
 def _spread(examples: Iterable[Example], fraction: float) -> Iterator[Example]:
-    """Every example at which ``fraction`` times its number passes a whole number: that share, evenly spread."""
-    return (example for n, example in enumerate(examples) if int((n + 1) * fraction) > int(n * fraction))
+    """Every example at which ``fraction`` times its number passes a whole number: that share, evenly spread.
+
+    ``fraction`` is the decimal as it is written: as floats 100 * 0.29 and 100 * 0.57 stay below 29 and 57.
+    """
+    over, under = Fraction(str(fraction)).as_integer_ratio()
+    return (example for n, example in enumerate(examples) if (n + 1) * over // under > n * over // under)

@@ -18,9 +18,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from balanced_thinking.core.answers import answers_match, parse_response
 from balanced_thinking.core.segments import THINK_ANSWER, SegmentSpec
 from balanced_thinking.errors import ConfigError
-from balanced_thinking.evaluation.answers import answers_match, parse_response
 
 Reward = Callable[..., Any]
 

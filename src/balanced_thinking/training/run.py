@@ -9,6 +9,8 @@ import dataclasses
 import hashlib
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from balanced_thinking.models.modeling import load_processor
 from balanced_thinking.runinfo import build_once, content_hash, run_info, write_json
 from balanced_thinking.training.callbacks import CLOCK_FILE, Clock, Console, MetricsFile
 from balanced_thinking.training.card import write_card
-from balanced_thinking.training.dataset import DataArguments, load_data, remove_data
+from balanced_thinking.training.dataset import DataArguments, Origins, load_data, remove_data
 from balanced_thinking.training.grpo import (
     GRPOArguments,
     StrictGRPOConfig,
@@ -123,18 +125,18 @@ def _trained(
     data: DataArguments, config: Any, segments: tuple[SegmentSpec, ...], settings: dict[str, Any], make: Any
 ) -> Path:
     folder = Path(config.output_dir)
-    train, evaluation = load_data(data, segments, folder)
-    try:
+    origins = Origins()
+    train, evaluation = load_data(data, segments, folder, origins)
+    with _named(data, origins, train, evaluation):
         trainer = make(train, evaluation)
-    except DataError as error:
-        raise error.at(file=", ".join(data.dataset)) from error
     checkpoint, passed_over = last_checkpoint(folder)
     for line in passed_over:
         print(line)
     info = run_info(settings, device=str(trainer.args.device), seed=config.seed)
     if trainer.is_world_process_zero():
         write_json(folder / RUN_FILE, {**info, "settings_hash": content_hash(_fixed(settings)), "finished": False})
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    with _named(data, origins, train, evaluation):
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     save_final(trainer, folder)
     if trainer.is_world_process_zero():
         clock = json.loads((folder / CLOCK_FILE).read_text(encoding="utf-8"))
@@ -142,6 +144,16 @@ def _trained(
         write_card(folder, done, trainer.state.log_history)
         write_json(folder / RUN_FILE, done)
     return folder
+
+
+@contextmanager
+def _named(data: DataArguments, origins: Origins, *sets: Any) -> Iterator[None]:
+    """Faults of rows name the data set of the row; where that is not known, all data sets of the run."""
+    try:
+        yield
+    except DataError as error:
+        every = ", ".join([*data.dataset, *([data.eval_dataset] if data.eval_dataset else [])])
+        raise error.at(file=origins.of(error.record, *sets) or every) from error
 
 
 def make_trainer(
@@ -185,9 +197,10 @@ def make_grpo_trainer(
     options = {"revision": model.model_revision, "trust_remote_code": config.trust_remote_code, **sides}
     processor = _processor(processor_source(name), data, **options)
     if getattr(getattr(processor, "image_processor", None), "do_pan_and_scan", None):
+        remedy = "leave pan_and_scan out" if data.pan_and_scan else "start from a model trained without"
         raise ConfigError(
             f"{name} sees pictures in crops (pan_and_scan), which TRL's GRPOTrainer cannot assign to their prompts; "
-            "start from a model trained without"
+            f"{remedy}"
         )
     template = config.chat_template_kwargs or {}
     for rows in (train, evaluation):

@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from balanced_thinking.data.formats.options import UNREAD_KEYS
 from balanced_thinking.data.formats.source import BATCH, KNOWN, READERS, Record, numbered, read_file, unreadable
 from balanced_thinking.errors import ConfigError, DataError
 
@@ -178,7 +179,7 @@ def _told(record: Record, entry: Mapping[str, Any]) -> dict[str, Any]:
     kept: dict[str, Any] = {
         name: fields[name] for name in ("id", "source", "split", "answer", "choices", "kind") if name in fields
     }
-    kept["images"] = fields.get(columns.get("images", "images"))
+    kept |= {name: fields.get(columns.get(name, name)) for name in ("images", "videos", "audios")}
     if entry.get("formatting", "alpaca") == "sharegpt":
         return kept | {"messages": _turns(record, entry)}
     asked, more, response = (fields.get(columns.get(part, default)) for part, default in _ALPACA.items())
@@ -210,5 +211,12 @@ def _turns(record: Record, entry: Mapping[str, Any]) -> list[dict[str, Any]]:
         remedy = f"{INFO} names {', '.join(map(repr, roles))}"
         raise record.place.error(f"unknown role {wrong!r}", field=field, remedy=remedy)
     system = record.fields.get((entry.get("columns") or {}).get("system", "system"))
-    told = [{"role": roles[turn[tags["role_tag"]]], "content": turn.get(tags["content_tag"])} for turn in turns]
+    told = [
+        {
+            "role": roles[turn[tags["role_tag"]]],
+            "content": turn.get(tags["content_tag"]),
+            **{key: turn[key] for key in UNREAD_KEYS if turn.get(key)},
+        }
+        for turn in turns
+    ]
     return [{"role": "system", "content": system}, *told] if system else told

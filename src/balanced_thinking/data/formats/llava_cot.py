@@ -2,8 +2,8 @@
 
     <SUMMARY>..</SUMMARY><CAPTION>..</CAPTION><REASONING>..</REASONING><CONCLUSION>..</CONCLUSION>
 
-The conclusion is the answer; the stages before it are the trace, each under its name. With other segments than think
-and answer asked for (``scale_segments="llava-cot"``) the response stays as it is.
+The conclusion is the answer; the stages before it are the trace, each under its name. With its own stages asked for as
+segments (``scale_segments="llava-cot"``) the response stays as it is. The picture is shown by the first turn.
 """
 
 import re
@@ -33,12 +33,24 @@ def read(record: Record, options: Options, *, notes: Notes) -> Example:
         SegmentError: no conclusion.
         DataError: a stage twice, unclosed or out of order, or any other fault.
     """
-    turns = chat(record, "conversations", role="from", content="value")
-    if f"<{STAGES[-1]}>" not in response_of(turns, record, "conversations") and options.segments == THINK_ANSWER:
-        raise no_answer(record, "conversations", "<CONCLUSION>..</CONCLUSION>")
-    if options.segments == THINK_ANSWER:
+    turns = _with_mark(chat(record, "conversations", role="from", content="value"), record)
+    said = response_of(turns, record, "conversations")
+    if options.segments == THINK_ANSWER or options.segments[-1].open not in said:
+        if f"<{STAGES[-1]}>" not in said:
+            raise no_answer(record, "conversations", "<CONCLUSION>..</CONCLUSION>")
         turns = [_joined(turns[: n + 1], record, notes) for n in range(len(turns))]
     return retell(record, {"messages": turns}, own_answer(options, "llava-cot"), notes=notes, names=sharegpt.NAMES)
+
+
+def _with_mark(turns: list[dict[str, Any]], record: Record) -> list[dict[str, Any]]:
+    """The turns, of which the first shows the record's one picture, since this data set has no marks."""
+    one_picture = isinstance(record.fields.get("image"), str | Mapping)
+    if not one_picture or any("<image>" in str(turn["content"]) for turn in turns):
+        return turns
+    return [
+        turn | {"content": f"<image>\n{turn['content']}"} if n == 0 and isinstance(turn["content"], str) else turn
+        for n, turn in enumerate(turns)
+    ]
 
 
 def _joined(turns: Sequence[Mapping[str, Any]], record: Record, notes: Notes) -> dict[str, Any]:
@@ -48,7 +60,7 @@ def _joined(turns: Sequence[Mapping[str, Any]], record: Record, notes: Notes) ->
         return dict(turns[-1])  # a turn before the last may be plain; the last was looked at before
     stages = _stages(response_of(turns, record, "conversations"), record, notes)
     think = "\n\n".join(f"{name.capitalize()}: {text}" for name, text in stages.items() if name != STAGES[-1] and text)
-    return {"role": "assistant", "content": tagged(think, stages[STAGES[-1]], record, "conversations")}
+    return {**turns[-1], "content": tagged(think, stages[STAGES[-1]], record, "conversations")}
 
 
 def _stages(text: str, record: Record, notes: Notes) -> dict[str, str]:

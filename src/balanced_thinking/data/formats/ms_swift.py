@@ -40,8 +40,9 @@ def read(record: Record, options: Options, *, notes: Notes) -> Example:
             continue
         said = response_of(turns[:number], record, "messages")
         if told and told[-1]["role"] == "assistant":
+            turn = told[-1] | turn
             said = told.pop()["content"] + said
-        told.append({"role": "assistant", "content": said})
+        told.append(turn | {"content": said})
     weighted = any(turn.get(name) is not None for turn in record.fields["messages"] for name in _WEIGHTS)
     notes["loss and loss_scale of messages were left out"] += weighted
     return retell(record, {"messages": told}, options, notes=notes, names={})

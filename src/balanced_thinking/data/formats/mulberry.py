@@ -34,5 +34,5 @@ def read(record: Record, options: Options, *, notes: Notes) -> Example:
     think, mark, answer = response_of(turns, record, "messages").rpartition(_ANSWER)
     if not mark or not answer.strip():
         raise no_answer(record, "messages", f"text behind {_ANSWER!r}")
-    turns[-1] = {"role": "assistant", "content": tagged(think, answer.strip().removesuffix("."), record, "messages")}
+    turns[-1]["content"] = tagged(think, answer.strip().removesuffix("."), record, "messages")
     return retell(record, {"messages": turns}, own_answer(options, "mulberry"), notes=notes, names={})

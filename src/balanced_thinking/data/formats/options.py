@@ -46,5 +46,8 @@ class Options:
             raise ConfigError(f"columns must map our names to the file's, not {self.columns!r}")
 
 
+# Keys of messages that no format reads, and sizes inside image parts: counted where they are left out.
+UNREAD_KEYS = ("reasoning_content", "tool_calls")
+UNREAD_SIZES = ("max_pixels", "min_pixels", "resized_height", "resized_width")
 # What a reader changed or left out of a record, counted over the data set.
 Notes = Counter[str]

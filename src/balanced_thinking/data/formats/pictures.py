@@ -10,12 +10,12 @@ out: decoding (``rowcheck``).
 # ruff: noqa: PTH100, PTH113, PTH118, PTH120
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from balanced_thinking.data.formats.source import Record
-from balanced_thinking.data.rowcheck import image_size
+from balanced_thinking.data.rowcheck import image_size, plain_picture, shortened
 from balanced_thinking.errors import DataError
 
 
@@ -25,8 +25,7 @@ def resolve_picture(value: Any, record: Record, *, image_root: Path | None, allo
     Raises:
         DataError: no such picture, a path outside the data folder, or a picture that cannot be read.
     """
-    if isinstance(value, Mapping):
-        value = value["bytes"] if value.get("bytes") is not None else value.get("path")
+    value = plain_picture(value)
     if isinstance(value, str | os.PathLike):
         value = _find(os.fspath(value), record, image_root, allow_outside)
     try:
@@ -37,9 +36,16 @@ def resolve_picture(value: Any, record: Record, *, image_root: Path | None, allo
 
 
 def _find(path: str, record: Record, image_root: Path | None, allow_outside: bool) -> str:
+    path = _of_url(path)
+    if path.startswith("data:"):
+        remedy = 'write it to a file and give its path, or give {"bytes": ..}'
+        raise record.place.error(
+            f"the picture is written out as text ({shortened(path)})", field="images", remedy=remedy
+        )
     if "://" in path:
         remedy = "download the pictures and give their paths"
-        raise record.place.error(f"the picture {path} is not on this machine", field="images", remedy=remedy)
+        message = f"the picture {shortened(path)} is not on this machine"
+        raise record.place.error(message, field="images", remedy=remedy)
     folder = _absolute(record.folder)
     homes = [folder] if image_root is None else [_absolute(image_root), folder]
     # Not for paths that go up: one folder deeper, they would stay inside.
@@ -53,16 +59,23 @@ def _find(path: str, record: Record, image_root: Path | None, allow_outside: boo
     inside = [name for name in tried if allow_outside or any(_is_within(name, home) for home in homes)]
     if not inside:
         remedy = "move the picture, or set allow_outside if you trust the file"
-        message = f"the picture {path} lies outside the folder of the data"
+        message = f"the picture {shortened(path)} lies outside the folder of the data"
         raise record.place.error(message, field="images", remedy=remedy)
     for name in inside:
         if os.path.isfile(name):
             return name
     unpacked = [os.path.join(home, name) + os.sep for home in homes for name in ("images", "iconqa")]
     looked = dict.fromkeys(os.path.dirname(name) for name in inside if not name.startswith(tuple(unpacked)))
-    folders = ", ".join(looked or [os.path.dirname(inside[0])])
+    folders = ", ".join(map(shortened, looked or [os.path.dirname(inside[0])]))
     remedy = "give image_root, the folder of the pictures"
-    raise record.place.error(f"no such picture: {path} (looked in {folders})", field="images", remedy=remedy)
+    message = f"no such picture: {shortened(path)} (looked in {folders})"
+    raise record.place.error(message, field="images", remedy=remedy)
+
+
+def _of_url(path: str) -> str:
+    """The path of a file on this machine that is given as ``file:///a.png``; anything else as it is."""
+    host, _, rest = path.removeprefix("file://").partition("/")
+    return f"/{unquote(rest)}" if path.startswith("file://") and host in ("", "localhost") else path
 
 
 def _is_within(name: str, home: str) -> bool:

@@ -1,17 +1,18 @@
 """Think and answer out of a response text, and the answer in the form that its kind asks for.
 
-What it leaves out: reading what a model generated, where every fault must still give a score (``evaluation.answers``).
+What it leaves out: reading what a model generated, where every fault must still give a score (``core.answers``).
 """
 
 import re
 from collections.abc import Sequence
 from typing import Any
 
+from balanced_thinking.core.answers import check_reference, parse_number
 from balanced_thinking.core.segments import THINK_ANSWER, SegmentSpec, scan_segments
 from balanced_thinking.data.example import KINDS, AnswerKind
 from balanced_thinking.data.prompts import LETTERS
 from balanced_thinking.data.rowcheck import Place
-from balanced_thinking.errors import DataError, SegmentError
+from balanced_thinking.errors import DataError, EvaluationError, SegmentError
 
 ANSWER_FROM = ("tag", "boxed", "after_think", "field")
 _THINK, _ANSWER = THINK_ANSWER
@@ -64,15 +65,24 @@ def split_response(text: str, answer_from: str, *, place: Place, field: str) -> 
     return think, clean_answer(answer)
 
 
-def split_segments(text: str, segments: Sequence[SegmentSpec], *, place: Place, field: str) -> tuple[str | None, str]:
+def split_segments(
+    text: str, segments: Sequence[SegmentSpec], *, place: Place, field: str, trace_needed: bool = True
+) -> tuple[str | None, str]:
     """(trace, answer) of a response of any segments: what stands in those before the last, and in the last.
 
     Raises:
-        SegmentError: a segment is missing, unclosed, repeated, out of order, or (the last) empty.
+        SegmentError: a segment is missing (without ``trace_needed`` only the last may not be), unclosed, repeated, out
+            of order, or (the last) empty.
     """
-    scan = scan_segments(text, segments)
-    if scan.fault is not None:
-        raise scan.fault.at(file=place.file, record=place.record, field=field)
+    last = segments[-1]
+    scan = scan_segments(text, segments, None if trace_needed else (last.name,))
+    fault = scan.fault
+    if fault is not None:
+        ways = ['on_missing "skip" leaves such rows out']
+        ways += ['"train" needs no trace'] if trace_needed else []
+        ways += ["answer_from=field takes the answer of the field"] if fault.kind == f"no-{last.name}" else []
+        where: dict[str, Any] = {"file": place.file, "record": place.record, "field": field}
+        raise SegmentError(fault.message, kind=fault.kind, remedy=f"{fault.remedy}; {', '.join(ways)}", **where)
     specs = {spec.name: spec for spec in segments}
     *trace, answer = [
         text[found.start : found.end].removeprefix(specs[found.name].open).removesuffix(specs[found.name].close or "")
@@ -118,18 +128,25 @@ def typed_answer(answer: str, kind: Any, *, choices: Sequence[str] | None, place
     ``text``.
 
     Raises:
-        DataError: an unknown kind, or an answer that is none of the choices.
+        DataError: an unknown kind, or an answer that no prediction could match: none of the choices, no number, or
+            nothing visible.
     """
     if kind is None:
         kind = "choice" if choices else "number" if is_decimal(answer) else "text"
     if kind not in KINDS:
         raise place.error(f"unknown kind {kind!r}", field="kind", remedy=f"use one of {', '.join(KINDS)}")
-    return (_letter(answer, choices, place) if kind == "choice" else answer), kind
+    typed = _letter(answer, choices, place) if kind == "choice" else answer
+    try:
+        check_reference(typed, kind=kind, choices=choices)
+    except EvaluationError as error:
+        raise place.error(str(error), field="answer") from error
+    return typed, kind
 
 
 def is_decimal(text: str) -> bool:
-    """Whether the text is a decimal number such as ``-1,234.5``."""
-    return any(character.isdigit() for character in text) and _DECIMAL.fullmatch(text) is not None
+    """Whether the text is a decimal number such as ``-1,234.5``, in digits that answers are compared by."""
+    digits = any(character.isdigit() for character in text) and _DECIMAL.fullmatch(text) is not None
+    return digits and parse_number(text) is not None
 
 
 def _letter(answer: str, choices: Sequence[str] | None, place: Place) -> str:

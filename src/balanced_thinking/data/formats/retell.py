@@ -10,7 +10,7 @@ from typing import Any
 
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.formats import trl
-from balanced_thinking.data.formats.options import Notes, Options
+from balanced_thinking.data.formats.options import UNREAD_KEYS, Notes, Options
 from balanced_thinking.data.formats.source import KEPT, Record
 from balanced_thinking.errors import ConfigError, DataError, SegmentError
 
@@ -89,7 +89,8 @@ def chat(record: Record, field: str, *, role: str, content: str) -> list[dict[st
         if not isinstance(who, str) or who not in ROLES:
             where = f"{field}[{number}].{role}"
             raise record.place.error(f"unknown role {who!r}", field=where, remedy=f"use one of {', '.join(ROLES)}")
-        found.append({"role": ROLES[who], "content": turn.get(content)})
+        unread = {key: turn[key] for key in UNREAD_KEYS if turn.get(key)}
+        found.append({"role": ROLES[who], "content": turn.get(content), **unread})
     return found
 
 
@@ -97,13 +98,21 @@ def response_of(turns: Sequence[Mapping[str, Any]], record: Record, field: str) 
     """The text of the last turn, which must be the assistant's.
 
     Raises:
-        DataError: it is not, or holds no text.
+        DataError: it is not, or holds something else than text or parts of text.
     """
     last = turns[-1] if turns else {"role": "none", "content": None}
-    if last["role"] != "assistant" or not isinstance(last["content"], str):
+    if last["role"] != "assistant":
         remedy = "the last turn must be the response, as text"
         raise record.place.error(f"the last turn is of role {last['role']}", field=field, remedy=remedy)
-    return last["content"]
+    said = last["content"]
+    if isinstance(said, list) and all(isinstance(part, Mapping) and part.get("type") == "text" for part in said):
+        texts = [part.get("text") for part in said]
+        said = "".join(texts) if all(isinstance(text, str) for text in texts) else said
+    if not isinstance(said, str):
+        kind = "null" if said is None else "a list of other things" if isinstance(said, list) else type(said).__name__
+        remedy = "give it as text or as parts of type text, or leave the row out"
+        raise record.place.error(f"the response is {kind}, not text", field=field, remedy=remedy)
+    return said
 
 
 def no_answer(record: Record, field: str, what: str) -> SegmentError:

@@ -30,5 +30,5 @@ def read(record: Record, options: Options, *, notes: Notes) -> Example:
     think, mark, answer = response_of(turns, record, "conversations").rpartition(_ANSWER)
     if not mark or not answer.strip():
         raise no_answer(record, "conversations", f"text behind {_ANSWER!r}")
-    turns[-1] = {"role": "assistant", "content": tagged(think, answer, record, "conversations")}
+    turns[-1]["content"] = tagged(think, answer, record, "conversations")
     return retell(record, {"messages": turns}, own_answer(options, "share4o"), notes=notes, names=sharegpt.NAMES)

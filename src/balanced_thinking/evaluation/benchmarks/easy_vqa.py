@@ -3,7 +3,7 @@
 Test questions are as published (9,673); the 4,000 training pictures are split by picture into train and val (every
 twentieth). The data set has no reasoning, so traces are derived from what the questions about a picture and their
 answers tell of it, never from its pixels: a trace says what is known of shape and colour, sets it against the question
-and stops short of the answer. What it leaves out: pictures of our own; how answers are scored (``evaluation.answers``).
+and stops short of the answer. What it leaves out: pictures of our own; how answers are scored (``core.answers``).
 
 Source: https://github.com/vzhou842/easy-VQA, PyPI ``easy-vqa``.
 """

@@ -4,7 +4,7 @@ In the manner of IconQA; every picture, question, trace and answer is made by a 
 every machine with the same package versions. Splits are written once, as JSONL and PNG in TRL's form, under the cache
 and read back by the reader that serves a user's files. ``icons-unseen`` shows only icons that no training has seen;
 ``icons-long`` has traces five times as long.
-What it leaves out: models; how answers are scored (``evaluation.answers``); captions (``icons_pretraining``).
+What it leaves out: models; how answers are scored (``core.answers``); captions (``icons_pretraining``).
 """
 
 import importlib.metadata

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from balanced_thinking.core.answers import parse_number
 from balanced_thinking.data.example import AnswerKind, Example
 from balanced_thinking.data.formats.options import Notes, Options
 from balanced_thinking.data.formats.pictures import resolve_picture
 from balanced_thinking.data.formats.source import Record, numbered, read_file
+from balanced_thinking.data.records import Ids
 from balanced_thinking.errors import DataError, EvaluationError
-from balanced_thinking.evaluation.answers import parse_number
 from balanced_thinking.evaluation.question import Question, Rule
 
 CAP = 1024  # room for a trace; the stock tasks of lmms-eval allow 16 to 128 tokens, which cut one
@@ -57,7 +58,7 @@ class Published:
         if split not in self.splits:
             raise EvaluationError(f"there is no split {split!r}; take one of {', '.join(self.splits)}")
         records = self._of_the_hub(split) if source is None else self._of_the_user(split, Path(source))
-        seen: set[str] = set()
+        ids = Ids()
         for record in records:
             if record.fault is not None:
                 raise record.fault
@@ -66,7 +67,7 @@ class Published:
                 continue
             question = self.read(record, options)
             if question is not None:
-                yield _numbered(question, seen)
+                yield _numbered(question, ids)
 
     def _of_the_user(self, split: str, folder: Path) -> Iterator[Record]:
         if not folder.exists():
@@ -175,13 +176,9 @@ def missing(record: Record, field_name: str) -> DataError:
     return record.place.error("is missing", field=field_name)
 
 
-def _numbered(asked: Question, seen: set[str]) -> Question:
-    name, number = asked.example.id, 1
-    while name in seen:
-        number += 1
-        name = f"{asked.example.id}#{number}"
-    seen.add(name)
-    return asked if number == 1 else replace(asked, example=replace(asked.example, id=name))
+def _numbered(asked: Question, ids: Ids) -> Question:
+    name = ids.own(asked.example.id)
+    return asked if name == asked.example.id else replace(asked, example=replace(asked.example, id=name))
 
 
 def _all_splits(splits: Mapping[str, str]) -> set[str]:
