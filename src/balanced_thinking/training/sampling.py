@@ -20,7 +20,7 @@ class LengthGroupedBatches(Sampler[int]):
     """Row numbers of an epoch, each ``batch_size`` in a row of about the same length.
 
     The batch with the longest row comes first, so that memory runs out at once or not at all; a last batch that is not
-    full stays last. Sorted are a quarter of all batches at a time, at least 4 and at most 50, chosen anew each epoch, so
+    full stays last. Sorted are a quarter of all batches at a time, 4 to 50, chosen anew each epoch, so
     that rows have other company in each.
 
     Args:
