@@ -58,9 +58,9 @@ def test_own_settings_are_frozen():
 
     own = {f.name for f in dataclasses.fields(bt.ScaleSFTConfig)} - {f.name for f in dataclasses.fields(SFTConfig)}
     assert own == {
-        "loss", "scale_preset", "scale_shape", "scale_start", "scale_end", "scale_segments", "scale_reduction",
-        "scale_on_malformed", "scale_on_overflow", "scale_check", "scale_check_limit", "scale_new_total_steps",
-        "freeze_vision_tower",
+        "loss", "scale_preset", "scale_shape", "scale_start", "scale_end", "scale_segments", "scale_tags",
+        "scale_reduction", "scale_on_malformed", "scale_on_overflow", "scale_check", "scale_check_limit",
+        "scale_new_total_steps", "freeze_vision_tower",
     }  # fmt: skip
 
 

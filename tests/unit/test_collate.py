@@ -4,9 +4,11 @@ import pytest
 import torch
 from PIL import Image
 
-from balanced_thinking.core.segments import SegmentSpec
+from balanced_thinking.core.segments import THINK_ANSWER, SegmentSpec
 from balanced_thinking.data.collate import ScaleCollator
 from balanced_thinking.data.records import to_trl_row
+from balanced_thinking.data.rowcheck import read_row
+from balanced_thinking.data.templates import Rendered, token_targets
 from balanced_thinking.errors import ConfigError, DataError, SegmentError
 from tiny import CHAT_TEMPLATE, tiny_examples, tiny_processor
 
@@ -52,6 +54,45 @@ def test_text_between_behind_and_before(processor):
         1: "<think>look</think> hence ",
         2: "<answer>red</answer> two<|im_end|>",
     }
+
+
+@pytest.mark.parametrize(
+    ("tags", "expected"),
+    [
+        ("next", {1: "<think>look", 2: "</think> so <answer>red</answer><|im_end|>"}),
+        ("none", {1: "look so ", 2: "red<|im_end|>", 0: "<think></think><answer></answer>"}),
+    ],
+)
+def test_tags_may_count_elsewhere(processor, tags, expected):
+    batch = ScaleCollator(processor, tags=tags)([row("<think>look</think> so <answer>red</answer>")])
+    assert parts(processor, batch) == expected
+
+
+@pytest.mark.parametrize(
+    ("tags", "expected"),
+    [("own", [1, 1, 1, 1, 2, 2, 2]), ("next", [1, 1, 2, 2, 2, 2, 2]), ("none", [0, 1, 1, 0, 0, 2, 2])],
+)
+def test_a_token_that_begins_a_closing_tag_decides_to_close(tags, expected):
+    """Tokenizers such as Qwen's hold ".</" as one token."""
+    pieces = ["<think>", "a", ".</", "think>", "<answer>", "b", "<end>"]
+    response = "".join(pieces[:-1])
+
+    class Pieces:
+        bos_token, eos_token, eos_token_id = None, "<end>", 6
+
+        def __call__(self, text, **_):
+            offsets, at = [], 0
+            for piece in pieces:
+                offsets.append((at, at + len(piece)))
+                at += len(piece)
+            assert text == "".join(pieces)
+            return {"offset_mapping": offsets, "input_ids": list(range(7))}
+
+    one = read_row({"id": "r", "prompt": "", "completion": response}, index=None)
+    segments = (THINK_ANSWER[0], SegmentSpec("answer", "<answer>"))
+    rendered = Rendered(response + "<end>", 0, "")
+    found = token_targets(Pieces(), rendered, row=one, segments=segments, end_ids=frozenset({6}), tags=tags)
+    assert found.segments == expected
 
 
 def test_labels_are_shifted_once(processor):

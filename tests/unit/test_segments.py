@@ -5,6 +5,7 @@ import pickle
 import pytest
 
 from balanced_thinking.core.segments import (
+    TAGS,
     THINK_ANSWER,
     Segment,
     SegmentSpec,
@@ -22,7 +23,6 @@ LLAVA_COT = tuple(
     SegmentSpec(name.lower(), f"<{name}>", f"</{name}>") for name in ("SUMMARY", "CAPTION", "REASONING", "CONCLUSION")
 )
 OPEN_ENDED = (SegmentSpec("think", "<think>", "</think>"), SegmentSpec("answer", "Answer:"))
-NAMES = ["think", "answer"]
 
 
 def spans(text, segments=THINK_ANSWER):
@@ -271,34 +271,60 @@ def test_specs_and_segments_survive_pickling():
     assert pickle.loads(pickle.dumps((THINK_ANSWER, Segment("a", 0, 1)))) == (THINK_ANSWER, Segment("a", 0, 1))
 
 
+def ids_of(text: str, tags: str = "own", segments=THINK_ANSWER) -> str:
+    """The segment ids of the characters and of the end of the turn, as digits."""
+    ids = segment_of_characters(text, locate_segments(text, segments), segments, tags)
+    assert len(ids) == len(text) + 1
+    return "".join(map(str, ids))
+
+
 def test_characters_by_hand():
-    # before: 0; think and what follows it: 1; answer and everything behind it: 2
+    # before: 0; think and what follows it: 1; answer and everything behind it, the end of the turn too: 2
     text = "ab<think>c</think>\n<answer>d</answer>ef"
-    ids = segment_of_characters(len(text), find_segments(text), NAMES)
-    assert ids == [0] * 2 + [1] * 17 + [2] * 20
-    assert len(ids) == len(text)
+    assert ids_of(text) == "0" * 2 + "1" * 17 + "2" * 21
 
 
-def test_characters_of_a_text_without_segments_are_all_zero():
-    assert segment_of_characters(4, [], NAMES) == [0, 0, 0, 0]
-    assert segment_of_characters(0, [], NAMES) == []
+def test_a_closing_tag_may_count_in_what_it_leads_to():
+    text = "ab<think>c</think>\n<answer>d</answer>ef"
+    assert ids_of(text, "next") == "0" * 2 + "1" * 8 + "2" * 30
 
 
-def test_characters_beyond_the_text_go_to_the_last_segment():
-    # The end-of-turn token starts at len(text).
-    text = "<think>a</think><answer>b</answer>"
-    assert segment_of_characters(len(text) + 1, find_segments(text), NAMES)[-1] == 2
+def test_tags_may_count_nowhere():
+    text = "ab<think>c</think>\n<answer>d</answer>ef"
+    assert ids_of(text, "none") == "0" * 2 + "0" * 7 + "1" + "0" * 8 + "1" + "0" * 8 + "2" + "0" * 9 + "2" * 3
+
+
+@pytest.mark.parametrize("tags", TAGS)
+def test_characters_of_a_text_without_segments_are_all_zero(tags):
+    assert ids_of("abcd", tags) == "00000"
+    assert ids_of("", tags) == "0"
 
 
 def test_characters_follow_the_order_of_names_not_of_the_text():
     text = "<answer>b</answer><think>a</think>"
-    ids = segment_of_characters(len(text), locate_segments(text), NAMES)
-    assert ids == [2] * 18 + [1] * 16
+    assert ids_of(text) == "2" * 18 + "1" * 17
+    assert ids_of(text, "next") == "2" * 9 + "1" * 26
+    assert ids_of(text, "none") == "0" * 8 + "2" + "0" * 16 + "1" + "0" * 8 + "1"
 
 
 def test_an_unclosed_think_ends_where_the_answer_starts():
     text = "<think>a<answer>b</answer>"
-    assert segment_of_characters(len(text), locate_segments(text), NAMES) == [1] * 8 + [2] * 18
+    assert ids_of(text) == ids_of(text, "next") == "1" * 8 + "2" * 19
+    assert ids_of(text, "none") == "0" * 7 + "1" + "0" * 8 + "2" + "0" * 9 + "2"
+
+
+def test_empty_and_open_segments_keep_their_tags_apart():
+    text = "<think></think><answer>b"
+    assert ids_of(text, "next") == "1" * 7 + "2" * 18
+    assert ids_of(text, "none") == "0" * 23 + "22"
+
+
+def test_every_closing_tag_but_the_last_moves_on():
+    segments = (SegmentSpec("a", "[a]", "[/a]"), SegmentSpec("b", "[b]", "[/b]"), SegmentSpec("c", "[c]"))
+    text = "[a]x[/a][b]y[/b] [c]z"
+    assert ids_of(text, "own", segments) == "1" * 8 + "2" * 9 + "3" * 5
+    assert ids_of(text, "next", segments) == "1" * 4 + "2" * 8 + "3" * 10
+    assert ids_of(text, "none", segments) == "0001" + "0000" + "0002" + "0000" + "2" + "00033"
 
 
 @pytest.mark.parametrize(
@@ -322,7 +348,7 @@ def test_token_starts(text, offsets, starts):
 
 def test_a_token_across_a_border_belongs_to_its_first_character():
     text = "<think>a</think><answer>b</answer>"
-    ids = segment_of_characters(len(text), find_segments(text), NAMES)
+    ids = segment_of_characters(text, find_segments(text))
     offsets = [(0, 7), (7, 8), (8, 17), (17, 24), (24, 34)]  # the third token holds the first "<" of <answer>
     assert [ids[start] for start in token_starts(text, offsets)] == [1, 1, 1, 2, 2]
 
@@ -333,7 +359,7 @@ def test_a_real_tokenizer_agrees_with_the_characters():
     text = "<think>It is red, or green?\n ä</think>\n<answer>a red one</answer>"
     encoded = tiny_tokenizer()(text, return_offsets_mapping=True)
     starts = token_starts(text, encoded["offset_mapping"])
-    ids = segment_of_characters(len(text), find_segments(text), NAMES)
+    ids = segment_of_characters(text, find_segments(text))
     tokens = [ids[start] for start in starts]
     assert tokens == sorted(tokens)
     assert starts[tokens.index(2)] == text.index("<answer>")

@@ -71,6 +71,8 @@ ARMS: dict[str, Arm] = {
             "scale_end": {"think": 0.0, "answer": 1.0},
         },
     ),
+    "tags-next": Arm("SCALe-SFT, closing tags counted in the next segment", {"loss": "scale", "scale_tags": "next"}),
+    "tags-none": Arm("SCALe-SFT, tags with weight 0", {"loss": "scale", "scale_tags": "none"}),
     "dft": Arm("plain SFT with TRL's dft loss", {"loss": "token_mean", "loss_type": "dft"}),
 }
 

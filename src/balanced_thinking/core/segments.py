@@ -5,7 +5,8 @@ character offsets, and carried over to tokens by the tokenizer's offsets, so tha
 chat template gives at inference (no piecewise tokenisation). The rules are ours (docs/method.md):
 
 * a tag belongs to its segment; text between two segments belongs to the one before it; text after the last segment,
-  the end-of-turn token included, belongs to the last; text before the first segment belongs to none;
+  the end-of-turn token included, belongs to the last; text before the first segment belongs to none; ``TAGS`` names
+  other places for the tags;
 * between an opening tag and its first closing tag, the tags of other segments are plain text; a closing tag outside its
   segment is a fault, and so is the answer's opening tag inside the answer, where it tells a second start;
 * a token that straddles a boundary belongs to the segment of its first character.
@@ -58,6 +59,9 @@ LLAVA_COT: tuple[SegmentSpec, ...] = tuple(
 SEGMENT_SETS: Mapping[str, tuple[SegmentSpec, ...]] = MappingProxyType(
     {"think-answer": THINK_ANSWER, "llava-cot": LLAVA_COT}
 )
+
+# Where tags count: in their own segment; a closing tag, with what stands between, in the segment it leads to; nowhere.
+TAGS = ("own", "next", "none")
 
 _LEAD = re.compile(r"\s*(?:\*\*)?\s*(?:final\s+)?answer\s*:(?:\s*\*\*)?", re.IGNORECASE)
 _SHOWN = 60  # characters of a wrong setting in its message
@@ -212,16 +216,36 @@ def without_lead(text: str) -> str:
     return (text[match.end() :] if match else text).strip()
 
 
-def segment_of_characters(length: int, found: Sequence[Segment], names: Sequence[str]) -> list[int]:
-    """Segment id of each character: 0 before the first segment, then 1, 2, ... by position in ``names``.
+def segment_of_characters(
+    text: str, found: Sequence[Segment], segments: Sequence[SegmentSpec] = THINK_ANSWER, tags: str = "own"
+) -> list[int]:
+    """Segment id of each character of a response, and of the end-of-turn token behind it: ``len(text) + 1`` ids.
 
-    Text between two segments, and behind the last, takes the id of the segment before it.
+    0 before the first segment, then 1, 2, ... by position in ``segments``; text between two segments, and behind the
+    last, takes the id of the segment before it.
+
+    Args:
+        text: The response.
+        found: Its segments, as ``scan_segments`` gives them.
+        segments: Names and tags.
+        tags: ``own``: tags belong to their segment. ``next``: a closing tag, and what stands between two segments,
+            belongs to the segment that follows, so that a trace is closed with the weight of what it leads to.
+            ``none``: tags have id 0.
     """
-    ids = [0] * length
+    names = [spec.name for spec in segments]
     ordered = sorted(found, key=lambda segment: segment.start)
-    for i, segment in enumerate(ordered):
-        stop = ordered[i + 1].start if i + 1 < len(ordered) else length
-        ids[segment.start : stop] = [names.index(segment.name) + 1] * (stop - segment.start)
+    inner = [_span(text, segments[names.index(segment.name)], segment) for segment in ordered]
+    starts = [segment.start for segment in ordered]
+    if tags == "next":
+        # An unclosed segment ends where the next one starts.
+        starts[1:] = [min(end, start) for (_, end), start in zip(inner, starts[1:], strict=False)]
+    ids = [0] * (len(text) + 1)
+    for segment, start, stop in zip(ordered, starts, [*starts[1:], len(ids)], strict=False):
+        ids[start:stop] = [names.index(segment.name) + 1] * (stop - start)
+    if tags == "none":
+        for segment, (begin, end) in zip(ordered, inner, strict=True):
+            for first, last in ((segment.start, begin), (end, segment.end)):
+                ids[first:last] = [0] * (last - first)
     return ids
 
 
@@ -335,8 +359,15 @@ def _disorder(specs: tuple[SegmentSpec, ...], names: list[str]) -> SegmentError 
 
 
 def _inner(text: str, spec: SegmentSpec, segment: Segment) -> str:
-    end = segment.end - len(spec.close or "")
-    return text[segment.start + len(spec.open) : max(end, segment.start + len(spec.open))]
+    start, end = _span(text, spec, segment)
+    return text[start:end]
+
+
+def _span(text: str, spec: SegmentSpec, segment: Segment) -> tuple[int, int]:
+    """First character behind the opening tag, and the first of the closing tag (of an unclosed segment, its end)."""
+    start = segment.start + len(spec.open)
+    closed = spec.close is not None and text.endswith(spec.close, start, segment.end)
+    return start, segment.end - len(spec.close or "") if closed else segment.end
 
 
 def _fault(kind: str, message: str, remedy: str) -> SegmentError:

@@ -32,6 +32,7 @@ class ScaleCollator:
     Args:
         processor: The family's processor (or a tokenizer for text-only models) with a chat template.
         segments: Names and tags, in segment order.
+        tags: Where tags count: ``own``, ``next`` or ``none`` (``core.segments.segment_of_characters``).
         require_segments: Whether a malformed response is an error (``loss="scale"`` with ``on_malformed`` other than
             "keep"); otherwise the segments that a row has are marked.
         max_length: Longest row in tokens, image tokens included; None: no limit. Longer rows are an error, never cut.
@@ -49,6 +50,7 @@ class ScaleCollator:
         processor: Any,
         *,
         segments: Sequence[SegmentSpec] = THINK_ANSWER,
+        tags: str = "own",
         require_segments: bool = True,
         max_length: int | None = None,
         pad_to_multiple_of: int | None = None,
@@ -58,6 +60,7 @@ class ScaleCollator:
         keep_saved_settings(processor)
         self.processor = processor
         self.segments = check_specs(segments)
+        self.tags = tags
         self.require_segments = require_segments
         self.max_length = max_length
         self.pad_to_multiple_of = pad_to_multiple_of
@@ -86,7 +89,9 @@ class ScaleCollator:
 
     def _targets(self, row: Row, rendered: Rendered) -> TokenTargets:
         tokenizer = tokenizer_of(self.processor)
-        found = token_targets(tokenizer, rendered, row=row, segments=self.segments, end_ids=self.end_ids)
+        found = token_targets(
+            tokenizer, rendered, row=row, segments=self.segments, end_ids=self.end_ids, tags=self.tags
+        )
         if found.fault is not None and self.require_segments:
             raise found.fault.at(record=row.id)
         return found

@@ -96,12 +96,19 @@ def _rendered(processor: Any, row: Row, segments: Sequence[SegmentSpec]) -> Rend
 
 
 def token_targets(
-    tokenizer: Any, rendered: Rendered, *, row: Row, segments: Sequence[SegmentSpec], end_ids: frozenset[int]
+    tokenizer: Any,
+    rendered: Rendered,
+    *,
+    row: Row,
+    segments: Sequence[SegmentSpec],
+    end_ids: frozenset[int],
+    tags: str = "own",
 ) -> TokenTargets:
     """Ids and segments of the response's tokens, by the offsets of the whole text tokenised in one piece.
 
-    A token belongs to the segment of its first character; the end-of-turn token, and text behind the last segment, to
-    the last segment. What the template adds after the end-of-turn token is not trained.
+    A token belongs to the segment of its first character, with ``tags="next"`` of its last, since a token that begins a
+    closing tag (``.</``) decides to close; the end-of-turn token, and text behind the last segment, to the last
+    segment. What the template adds after the end-of-turn token is not trained.
 
     Raises:
         ConfigError: the template ends no turn, so the model would never learn to stop.
@@ -129,9 +136,13 @@ def token_targets(
             remedy="remove it from the data",
         )
     scan = scan_segments(response, segments)
-    characters = segment_of_characters(len(response) + 1, scan.segments, [spec.name for spec in segments])
+    characters = segment_of_characters(response, scan.segments, segments, tags)
     shift = rendered.response_start - len(rendered.prefix)
-    ids = [characters[starts[first + i] - shift] for i in range(last + 1)]
+    places = starts[first : first + last + 1]
+    if tags == "next":
+        ends = [end - 1 for _, end in offsets[first : first + last]]
+        places[:-1] = [max(start, end) for start, end in zip(places[:-1], ends, strict=True)]
+    ids = [characters[place - shift] for place in places]
     return TokenTargets(tail, ids, scan.fault)
 
 

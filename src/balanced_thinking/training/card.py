@@ -9,8 +9,8 @@ import yaml
 from balanced_thinking.runinfo import write_text
 
 _SHOWN = (
-    "loss", "scale_preset", "scale_shape", "scale_start", "scale_end", "scale_reduction", "max_steps",
-    "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate",
+    "loss", "scale_preset", "scale_shape", "scale_start", "scale_end", "scale_tags", "scale_reduction",
+    "max_steps", "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate",
     "lr_scheduler_type", "warmup_steps", "optim", "bf16", "seed", "use_peft", "grpo_preset", "reward_funcs",
     "loss_type", "num_generations", "max_completion_length", "temperature", "beta", "epsilon", "epsilon_high",
 )  # fmt: skip

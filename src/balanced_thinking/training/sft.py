@@ -190,6 +190,7 @@ def make_collator(processor: Any, args: ScaleSFTConfig, *, generation_config: An
     return ScaleCollator(
         processor,
         segments=args.segments,
+        tags=args.scale_tags,
         require_segments=args.loss == "scale" and args.scale_on_malformed != "keep",
         max_length=args.max_length,
         pad_to_multiple_of=args.pad_to_multiple_of if isinstance(args.pad_to_multiple_of, int) else None,

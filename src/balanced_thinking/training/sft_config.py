@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from trl import SFTConfig
 
 from balanced_thinking.core.schedule import PRESETS, SHAPES, SegmentSchedule
-from balanced_thinking.core.segments import SegmentSpec, as_setting, parse_segments
+from balanced_thinking.core.segments import TAGS, SegmentSpec, as_setting, parse_segments
 from balanced_thinking.errors import ConfigError
 from balanced_thinking.models.devices import choose_device
 
@@ -20,6 +20,7 @@ CHOICES = {
     "loss": LOSSES,
     "scale_preset": tuple(PRESETS),
     "scale_shape": tuple(SHAPES),
+    "scale_tags": TAGS,
     "scale_reduction": ("sample", "pooled"),
     "scale_on_malformed": ("error", "skip", "keep"),
     "scale_on_overflow": ("error", "skip"),
@@ -42,6 +43,8 @@ class ScaleSFTConfig(SFTConfig):
         scale_segments: ``[[name, opening tag, closing tag or null], ...]`` or a name: ``think-answer`` (also None) or
             ``llava-cot``, whose four stages become segments. In a preset the last segment has the weight of the answer
             and those before it share the weight of the trace.
+        scale_tags: Where tags count: ``own`` (in their segment), ``next`` (a closing tag in the segment it leads to, so
+            that a trace is closed with the weight of the answer) or ``none`` (weight 0).
         scale_reduction: ``sample`` (a segment's mean within each response) or ``pooled`` (over the whole step).
         scale_on_malformed: A response that lacks a segment or has one unclosed, repeated or out of order: ``error``,
             ``skip`` (left out, counted and shown) or ``keep`` (trains the segments it has). For ``loss="scale"``.
@@ -70,6 +73,7 @@ class ScaleSFTConfig(SFTConfig):
         default=None,
         metadata={"help": 'think-answer, llava-cot, or as JSON: [["think", "<think>", "</think>"], ...].'},
     )
+    scale_tags: str = field(default="own", metadata={"help": "own, next (closing tags count in what follows) or none."})
     scale_reduction: str = field(default="sample", metadata={"help": "sample or pooled means."})
     scale_on_malformed: str = field(default="error", metadata={"help": "error, skip or keep."})
     scale_on_overflow: str = field(default="error", metadata={"help": "error or skip; rows are never cut."})
