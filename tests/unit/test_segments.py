@@ -123,6 +123,8 @@ def test_each_fault_has_its_kind(kind, text):
         ("empty-answer", "<think>a</think><answer></answer><answer>4</answer>"),
         ("empty-answer", "<answer></answer><think>a</think>"),
         ("duplicate", "<answer>4</answer><answer>5</answer><think>a</think>"),
+        # An answer that is not closed is not empty for that.
+        ("duplicate", "<answer>4</answer><think>a</think><answer>5"),
         ("empty-answer", "<answer>4</answer><think>a</think><answer> </answer>"),
         ("no-think", "<answer>4</answer></think>"),
         ("duplicate", "<answer>4</answer><think>a</think></think>"),
