@@ -44,6 +44,19 @@ def content_hash(value: Any, *, length: int = 16) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 
 
+def weights_digest(folder: str | Path) -> str | None:
+    """SHA-256 (16 digits) of the names and all bytes of a folder's weight files; None where it holds none.
+
+    All bytes, since what an adapter or a frozen part leaves alone can stand at both ends of a file.
+    """
+    files = sorted(path for pattern in ("*.safetensors", "*.bin") for path in Path(folder).glob(pattern))
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16] if files else None
+
+
 def _as_json(value: Any) -> Any:
     """Sets in a fixed order, which their text is not in from one process to the next; all else as text."""
     return sorted(value, key=str) if isinstance(value, set | frozenset) else str(value)

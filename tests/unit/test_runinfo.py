@@ -21,6 +21,7 @@ from balanced_thinking.runinfo import (
     read_jsonl,
     run_info,
     source_commit,
+    weights_digest,
     write_json,
     write_text,
 )
@@ -272,3 +273,16 @@ def test_in_a_checkout_the_commit_marks_changes(monkeypatch, tmp_path):
     assert len(commit) == 12
     (tmp_path / "a").write_text("2")
     assert source_commit() == f"{commit}+changes"
+
+
+def test_weights_are_told_apart_wherever_they_differ(tmp_path):
+    """What LoRA changes can lie between embeddings and a frozen tower, far from both ends of the file."""
+    data = bytearray(5 << 20)
+    for name in ("a", "moved"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(data)
+    assert weights_digest(tmp_path / "a") == weights_digest(tmp_path / "moved")
+    data[len(data) // 2] = 1
+    (tmp_path / "moved" / "model.safetensors").write_bytes(data)
+    assert weights_digest(tmp_path / "a") != weights_digest(tmp_path / "moved")
+    assert weights_digest(tmp_path) is None

@@ -27,11 +27,10 @@ from balanced_thinking.evaluation.generation import Generator, Prompt, Response
 from balanced_thinking.evaluation.ledger import Ledger
 from balanced_thinking.evaluation.metrics import mean_scores, summarise
 from balanced_thinking.evaluation.question import Question, Rule
-from balanced_thinking.runinfo import content_hash, write_json
+from balanced_thinking.runinfo import content_hash, weights_digest, write_json
 
 BACKENDS = ("transformers", "vllm")
 _GREY = (128, 128, 128)
-_SAMPLE_BYTES = 1 << 20
 
 Model = str | PathLike | tuple[Any, Any]
 
@@ -163,27 +162,18 @@ def trained_segments(model: Model) -> tuple[SegmentSpec, ...]:
 def model_identity(model: Model) -> str:
     """What tells one model from another: the weights' fingerprint, or a hub id.
 
-    Of a folder the size and both ends of each weight file are read, of a loaded model a sample of each parameter; so a
-    folder that was moved is the same model, and one that was trained on is another.
+    Of a folder all bytes of its weight files are read, of a loaded model a sample of each parameter; so a folder that
+    was moved is the same model, and one that was trained on is another.
     """
-    digest = hashlib.sha256()
     if isinstance(model, tuple):
+        digest = hashlib.sha256()
         for name, parameter in model[0].named_parameters():
             flat = parameter.detach().reshape(-1)
             sample = flat[:: max(1, len(flat) // 256)].float().cpu().numpy()
             digest.update(f"{name} {tuple(parameter.shape)}".encode() + sample.tobytes())
         return f"weights {digest.hexdigest()[:16]}"
-    folder = Path(model)
-    files = sorted(path for pattern in ("*.safetensors", "*.bin") for path in folder.glob(pattern))
-    if not files:
-        return fspath(model)
-    for path in files:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            digest.update(f"{path.name} {size}".encode() + file.read(_SAMPLE_BYTES))
-            file.seek(max(0, size - _SAMPLE_BYTES))
-            digest.update(file.read())
-    return f"weights {digest.hexdigest()[:16]}"
+    found = weights_digest(model)
+    return fspath(model) if found is None else f"weights {found}"
 
 
 def score(
