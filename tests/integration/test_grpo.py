@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -255,19 +256,37 @@ def test_presets_stand_below_recipe_and_command_line(tmp_path):
             parse({"output_dir": "out", "grpo_preset": wrong})
 
 
-def test_warnings_name_the_remedy_once(capsys):
-    class State:
-        global_step, is_world_process_zero = 3, True
+def logged(callback, *shares, groups_a_step):
+    """Feeds shares of groups without spread, one step each; nine of ten completions are cut off."""
+    args = SimpleNamespace(
+        gradient_accumulation_steps=1,
+        steps_per_generation=1,
+        generation_batch_size=8 * groups_a_step,
+        num_generations=8,
+    )
+    for step, share in enumerate(shares, 1):
+        state = SimpleNamespace(global_step=step, is_world_process_zero=True)
+        callback.on_log(args, state, None, logs={"frac_reward_zero_std": share, "completions/clipped_ratio": 0.9})
 
-    callback = SpreadWarning()
-    for share in (0.5, 0.75, 1.0):
-        callback.on_log(None, State, None, logs={"frac_reward_zero_std": share, "completions/clipped_ratio": 0.9})
+
+def test_warnings_name_the_remedy_once(capsys):
+    logged(SpreadWarning(), 0.5, 0.75, 1.0, groups_a_step=20)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
     assert "90%" in lines[0]
     assert "max_completion_length" in lines[0]
     assert "75%" in lines[1]
     assert "num_generations" in lines[1]
+
+
+def test_a_single_group_without_spread_is_no_reason_to_warn(capsys):
+    """With one group a step the share is 0 or 1; of the last twenty it says something."""
+    callback = SpreadWarning()
+    logged(callback, *[1.0] * 10, *[0.0] * 10, groups_a_step=1)
+    assert [line for line in capsys.readouterr().err.splitlines() if "equal rewards" in line] == []
+    logged(callback, *[1.0] * 15, groups_a_step=1)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "equal rewards" in line]
+    assert "step 11: 55% of the groups" in line
 
 
 def prompts_of(trainer, count):
@@ -321,11 +340,29 @@ def test_own_rollouts_draw_from_the_law_that_was_asked_for(tiny_folder, data, tm
         ({}, True),
         ({"rollouts": "trl"}, False),
         ({"use_transformers_continuous_batching": False, "generation_kwargs": {"num_beams": 2}}, False),
+        ({"generation_kwargs": {"use_cache": False}}, False),
+        ({"generation_kwargs": {"cache_implementation": "static"}}, False),
+        ({"generation_kwargs": {"max_time": 9.0}}, False),
+        ({"generation_kwargs": {"min_new_tokens": 2}}, True),
     ],
 )
 def test_who_makes_the_rollouts(tiny_folder, data, tmp_path, made_trainer, changes, own):
     trainer = made_trainer("--config", recipe(tmp_path, tiny_folder, data, max_steps=1, **changes))
     assert (trainer.rollout_func is roll_out) == own
+
+
+def test_rows_with_and_without_pictures(tiny_folder, data, tmp_path, grpo, capsys):
+    """Our rollouts read them together; TRL's own would end in a traceback at the first step."""
+    rows = [json.loads(line) for line in data.read_text().splitlines()[:4]]
+    for row in rows[::2]:
+        row["images"] = []
+        row["prompt"] = [{"role": "user", "content": "How many?"}]
+    (tmp_path / "mixed.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    mixed = {"image_root": str(data.parent), "max_steps": 1, "per_device_train_batch_size": 8}
+    path = recipe(tmp_path, tiny_folder, tmp_path / "mixed.jsonl", rollouts="trl", **mixed)
+    assert grpo("--config", path) == 2
+    assert "cannot read rows with and without pictures together" in capsys.readouterr().err
+    assert grpo("--config", recipe(tmp_path, tiny_folder, tmp_path / "mixed.jsonl", **mixed)) == 0
 
 
 def test_only_equal_pictures_share_a_prompt():

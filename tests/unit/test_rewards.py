@@ -41,6 +41,11 @@ def turns(*texts):
         ("<think>t</think><think>t</think><answer>7</answer>", 1.0, 0.0),
         ("<answer>7</answer><think>t</think>", 0.0, 0.0),
         ("", 0.0, 0.0),
+        ("\n<think>t</think>\n\n<answer>7</answer>\n", 1.0, 1.0),
+        # Words outside would be a second place for an answer.
+        ("well <think>t</think><answer>7</answer>", 1.0, 0.0),
+        ("<think>t</think> so <answer>7</answer>", 1.0, 0.0),
+        ("<think>t</think><answer>7</answer> The answer is: 8", 1.0, 0.0),
     ],
 )
 def test_what_a_completion_earns(text, accuracy, form):
@@ -71,6 +76,11 @@ def test_rewards_can_be_pickled_and_are_named():
     assert [reward.__name__ for reward in rewards] == ["accuracy", "format", "hard", "soft_overlong"]
     again = pickle.loads(pickle.dumps(rewards))
     assert again[1](completions=turns(RIGHT)) == [1.0]
+
+
+def test_a_cache_as_long_as_the_cap_is_refused():
+    with pytest.raises(ConfigError, match=r"overlong_cache 100 .* smaller than max_completion_length \(100\)"):
+        load_rewards(["soft_overlong"], max_completion_length=100, overlong_cache=100)
 
 
 def test_soft_overlong_is_daps_equation_13():

@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from datasets import Dataset
 from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
@@ -170,6 +171,9 @@ class StrictGRPOTrainer(StrictResume, GRPOTrainer):
             freeze_vision_tower(base)
         if rollouts == "auto" and kwargs.get("rollout_func") is None and serves(self):
             self.rollout_func: Any = roll_out
+        elif _mixes_pictures(self.train_dataset):
+            remedy = 'train on one kind, or leave rollouts at "auto" and use_vllm off'
+            raise ConfigError(f"TRL's own generation cannot read rows with and without pictures together; {remedy}")
         self.add_callback(SpreadWarning())
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
@@ -182,8 +186,13 @@ class StrictGRPOTrainer(StrictResume, GRPOTrainer):
 
 
 class SpreadWarning(TrainerCallback):
-    """Says once when most groups teach nothing, and once when most completions are cut off, each with the remedy."""
+    """Says once when most groups teach nothing, and once when most completions are cut off, each with the remedy.
 
+    Shares are means over the last groups, at least ``GROUPS`` of them: of a single one they say nothing. With
+    ``scale_rewards="batch"`` TRL's figure is that of whole batches, which is later to warn.
+    """
+
+    GROUPS = 20
     REMEDIES: ClassVar[Mapping[str, str]] = {
         "frac_reward_zero_std": "of the groups have equal rewards and teach nothing; take harder or easier questions, "
         "a higher temperature, larger groups (num_generations), or another reward",
@@ -193,13 +202,28 @@ class SpreadWarning(TrainerCallback):
 
     def __init__(self) -> None:
         self.said: set[str] = set()
+        self.seen: dict[str, list[tuple[float, float]]] = {key: [] for key in self.REMEDIES}  # groups, share
+        self.step = 0
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        for key, text in self.REMEDIES.items():
-            share = (logs or {}).get(key)
-            if share is not None and share > 0.5 and key not in self.said and state.is_world_process_zero:
-                self.said.add(key)
-                print(f"warning: step {state.global_step}: {share:.0%} {text}", file=sys.stderr, flush=True)
+        steps, self.step = state.global_step - self.step, state.global_step
+        generations = max(1.0, steps * args.gradient_accumulation_steps / args.steps_per_generation)
+        groups = generations * args.generation_batch_size / args.num_generations
+        for key in self.REMEDIES:
+            if key in (logs or {}) and key not in self.said:
+                self.seen[key].append((groups, logs[key]))
+                self._judge(key, state)
+
+    def _judge(self, key: str, state: Any) -> None:
+        seen = self.seen[key]
+        total = sum(groups for groups, _ in seen)
+        while total - seen[0][0] >= self.GROUPS:
+            total -= seen.pop(0)[0]
+        share = sum(groups * share for groups, share in seen) / total
+        if total >= self.GROUPS and share > 0.5 and state.is_world_process_zero:
+            self.said.add(key)
+            told = f"step {state.global_step}: {share:.0%} {self.REMEDIES[key]}"
+            print(f"warning: {told}", file=sys.stderr, flush=True)
 
 
 def refuse_hidden_tags(processor: Any, segments: Sequence[SegmentSpec] = THINK_ANSWER) -> None:
@@ -225,11 +249,18 @@ def check_prompts(processor: Any, dataset: Any, **template: Any) -> None:
         DataError: a prompt spells a picture's token itself.
     """
     for row in dataset.select_columns(["id", "prompt"]):
-        pictures = sum(
-            isinstance(part, dict) and part.get("type") == "image" for turn in row["prompt"] for part in turn["content"]
-        )
         text = render_prompt(processor, row["prompt"], **template)
-        refuse_own_marks(processor, text, pictures=pictures, record=row["id"])
+        refuse_own_marks(processor, text, pictures=_pictures(row["prompt"]), record=row["id"])
+
+
+def _mixes_pictures(dataset: Any) -> bool:
+    return isinstance(dataset, Dataset) and len({_pictures(prompt) > 0 for prompt in dataset["prompt"]}) > 1
+
+
+def _pictures(prompt: Any) -> int:
+    """Pictures of a prompt in TRL's conversational form; a plain text tells nothing of its own."""
+    parts = [part for turn in prompt for part in turn["content"]] if not isinstance(prompt, str) else []
+    return sum(isinstance(part, dict) and part.get("type") == "image" for part in parts)
 
 
 def prefilled_tag(

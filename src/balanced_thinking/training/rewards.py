@@ -1,7 +1,7 @@
 """Rewards of GRPO, on the one parser that evaluation and data checks use too.
 
     accuracy  1 if the answer taken from the completion matches the reference, else 0
-    format    1 if the completion is exactly one think block, then one answer block, else 0
+    format    1 if the completion is exactly one think block, then one answer block, and nothing else, else 0
     hard      accuracy * format (Vision-R1's: a right answer in the wrong form earns nothing)
 
 Each is a plain function in TRL's form, ``f(prompts=, completions=, **columns) -> list of float or None``; None leaves a
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from balanced_thinking.core.answers import answers_match, parse_response
-from balanced_thinking.core.segments import THINK_ANSWER, SegmentSpec
+from balanced_thinking.core.segments import THINK_ANSWER, SegmentSpec, scan_segments
 from balanced_thinking.errors import ConfigError
 
 Reward = Callable[..., Any]
@@ -61,12 +61,13 @@ def accuracy_reward(
 def format_reward(
     completions: Sequence[Any], prefix: str = "", segments: Sequence[SegmentSpec] = THINK_ANSWER, **columns: Any
 ) -> list[float]:
-    """``1 if parse_response(completion).malformed is None else 0``: one think block, then one answer block.
+    """``1 if the completion is one think block, then one answer block, else 0``: well-formed, with nothing outside.
 
-    Line breaks inside the blocks are fine; a repeated block, an empty answer or an unclosed tag earns nothing.
-    ``prefix`` is what the chat template already wrote of the completion.
+    Line breaks inside the blocks and white space around them are fine; a repeated block, an empty answer, an unclosed
+    tag, or words before, between or behind the blocks earn nothing (they would be a way to answer twice). ``prefix`` is
+    what the chat template already wrote of the completion.
     """
-    return [float(_parsed(completion, prefix, segments).malformed is None) for completion in completions]
+    return [float(_in_form(prefix + _text(completion), segments)) for completion in completions]
 
 
 def hard_reward(
@@ -200,8 +201,19 @@ def try_rewards(
 
 
 def _parsed(completion: Any, prefix: str, segments: Sequence[SegmentSpec]) -> Any:
-    text = completion if isinstance(completion, str) else completion[-1]["content"]
-    return parse_response(text, prefix, segments)
+    return parse_response(_text(completion), prefix, segments)
+
+
+def _text(completion: Any) -> str:
+    return completion if isinstance(completion, str) else completion[-1]["content"]
+
+
+def _in_form(text: str, segments: Sequence[SegmentSpec]) -> bool:
+    scan = scan_segments(text, segments)
+    ends = [0, *(segment.end for segment in scan.segments)]
+    starts = [*(segment.start for segment in scan.segments), len(text)]
+    outside = "".join(text[end:start] for end, start in zip(ends, starts, strict=True))
+    return scan.fault is None and not outside.strip()
 
 
 def _overlong(cap: int | None, cache: int) -> Reward:
@@ -209,6 +221,9 @@ def _overlong(cap: int | None, cache: int) -> Reward:
 
     if not cap or cap < 2:
         raise ConfigError(f"the reward {OVERLONG} needs max_completion_length, at least 2")
+    if cache >= cap:
+        remedy = f"make overlong_cache smaller than max_completion_length ({cap})"
+        raise ConfigError(f"overlong_cache {cache} would punish every completion; {remedy}")
     return get_soft_overlong_punishment(cap, cache or max(1, cap // 5))
 
 

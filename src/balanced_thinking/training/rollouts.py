@@ -28,18 +28,20 @@ _WHOLE_MODELS = (
 )
 
 
+# Options of generation that our loop does not follow, and the value with which they do nothing.
+_FOREIGN = {"num_beams": 1, "do_sample": True, "use_cache": True, "cache_implementation": None, "max_time": None,
+            "stop_strings": None, "penalty_alpha": None, "prompt_lookup_num_tokens": None, "dola_layers": None,
+            "assistant_early_exit": None}  # fmt: skip
+
+
 def serves(trainer: Any) -> bool:
     """Whether ``roll_out`` can make this trainer's completions."""
     args = trainer.args
-    special = (
-        args.use_vllm,
-        args.use_transformers_continuous_batching,
-        args.cache_implementation,
-        trainer.tools,
-        (args.generation_kwargs or {}).get("num_beams", 1) != 1,
-        not (args.generation_kwargs or {}).get("do_sample", True),
-    )
-    return trainer.accelerator.distributed_type in _WHOLE_MODELS and not any(special)
+    if args.use_vllm or args.use_transformers_continuous_batching or trainer.tools:
+        return False
+    asked = trainer.generation_kwargs
+    plain = all(asked.get(name, value) in (value, None) for name, value in _FOREIGN.items())
+    return plain and trainer.accelerator.distributed_type in _WHOLE_MODELS
 
 
 @torch.no_grad()
