@@ -44,7 +44,7 @@ def content_hash(value: Any, *, length: int = 16) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 
 
-def weights_digest(folder: str | Path) -> str | None:
+def weights_digest(folder: str | os.PathLike[str]) -> str | None:
     """SHA-256 (16 digits) of the names and all bytes of a folder's weight files; None where it holds none.
 
     All bytes, since what an adapter or a frozen part leaves alone can stand at both ends of a file.
