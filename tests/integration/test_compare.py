@@ -226,6 +226,10 @@ def test_a_plan_is_checked(tiny_folder):
         ({"recipe": {"dataset": "icons", "seed": 3}}, "must not hold seed"),
         ({"evaluate": ["vllm"]}, "evaluate must be a mapping"),
         ({"evaluate": {"backnd": "vllm"}}, "evaluate: unknown key 'backnd'; did you mean backend"),
+        ({"evaluate": {"backend_options": {"dtype": "half"}}}, "evaluate: backend_options are for backend 'vllm'"),
+        ({"evaluate": {"backend": "vlm"}}, "evaluate: unknown backend 'vlm'; use one of transformers, vllm"),
+        ({"evaluate": {"dtype": "int3"}}, "evaluate: unknown dtype 'int3'"),
+        ({"evaluate": {"backend": "vllm", "backend_options": 2}}, "evaluate: backend_options must be a mapping, not 2"),
     ]:
         with pytest.raises(ConfigError, match=words):
             read_comparison({**good, **changes}, source="x")
@@ -323,14 +327,25 @@ def test_evaluations_get_segments_prompt_and_reading(tiny_folder, tmp_path):
     good = settings(tiny_folder, Path("test.csv"))
     recipe = {**good["recipe"], "system_prompt": "Look.", "scale_segments": [["so", "<so>", None]]}
     evaluate = {"columns": {"question": "Frage"}, "allow_outside": True, "batch_size": 4, "backend": "vllm"}
+    evaluate |= {"backend_options": {"max_model_len": 4096}, "dtype": "bfloat16"}
     comparison = read_comparison({**good, "recipe": recipe, "evaluate": evaluate}, source="x")
     stage = next(stage for stage in plan_stages(comparison, tmp_path) if not stage.trains)
     command = " ".join(_command(stage, comparison, "m"))
     for words in (
         "--system_prompt Look.", '--scale_segments [["so", "<so>", null]]', '--columns {"question": "Frage"}',
         "--allow_outside --batch_size 4", "--backend vllm",
+        '--backend_options {"max_model_len": 4096} --dtype bfloat16',
     ):  # fmt: skip
         assert words in command
+
+
+def test_arms_are_asked_alike_whatever_their_run_folders_say(tiny_folder, tmp_path):
+    """An evaluation takes what it is not told from the run folder, which would be another prompt for each arm."""
+    comparison = read_comparison(settings(tiny_folder, Path("test.csv")), source="x")
+    stage = next(stage for stage in plan_stages(comparison, tmp_path) if not stage.trains)
+    command = _command(stage, comparison, "m")
+    assert command[command.index("--system_prompt") + 1] == ""
+    assert command[command.index("--chat_template_kwargs") + 1] == "{}"
 
 
 def test_a_training_beside_other_work_is_not_called_alone(finished, tmp_path):

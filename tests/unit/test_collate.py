@@ -181,6 +181,21 @@ def test_a_template_that_prefills_think(processor):
     assert parts(own, batch) == {1: "look</think>", 2: "<answer>red</answer><|im_end|>"}
 
 
+@pytest.mark.parametrize(
+    ("tail", "response", "expected"),
+    [
+        ("<think>\nOkay,", "<think>\nOkay, look</think><answer>red</answer>", {1: " look</think>"}),
+        ("<think>\n\n</think>\n\n", "<think>\n\n</think>\n\n<answer>red</answer>", {}),
+    ],
+)
+def test_a_template_that_writes_more_than_a_tag(tail, response, expected):
+    """It once counted as a template that changes the response."""
+    own = tiny_processor()
+    own.chat_template = CHAT_TEMPLATE.replace("assistant\n{% endif", f"assistant\n{tail}{{% endif")
+    batch = ScaleCollator(own)([row(response)])
+    assert parts(own, batch) == expected | {2: "<answer>red</answer><|im_end|>"}
+
+
 def test_a_template_that_strips_the_think_is_refused(processor):
     own = tiny_processor()
     own.chat_template = CHAT_TEMPLATE.replace("{{ part['text'] }}", "{{ part['text'].split('</think>')[-1] }}")

@@ -7,14 +7,15 @@ import sys
 import pytest
 from PIL import Image
 
-from balanced_thinking.core.segments import LLAVA_COT, THINK_ANSWER, SegmentSpec
+from balanced_thinking.core.segments import SegmentSpec
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.records import to_trl_row
-from balanced_thinking.errors import ConfigError, EvaluationError
-from balanced_thinking.evaluation import evaluate as module
+from balanced_thinking.errors import EvaluationError
 from balanced_thinking.evaluation.benchmarks import BENCHMARKS, Benchmark
-from balanced_thinking.evaluation.evaluate import evaluate, find_benchmark, model_identity, score, trained_segments
+from balanced_thinking.evaluation.engine import Engine
+from balanced_thinking.evaluation.evaluate import evaluate, find_benchmark, score
 from balanced_thinking.evaluation.generation import Generator, Response
+from balanced_thinking.evaluation.identity import model_identity
 from balanced_thinking.evaluation.metrics import decode_bits
 from balanced_thinking.evaluation.question import Question
 from tiny import tiny_examples, tiny_qwen2_5_vl
@@ -87,7 +88,7 @@ def test_row_and_files(whole, data):
 
 def test_finished_evaluation_returns_without_the_model(whole, folder, data, monkeypatch):
     row, out = whole
-    monkeypatch.setattr(module, "_generator", lambda *args, **named: pytest.fail("the model was loaded again"))
+    monkeypatch.setattr(Engine, "generator", lambda *args, **named: pytest.fail("the model was loaded again"))
     assert run(folder, data, out) == row
 
 
@@ -368,36 +369,70 @@ def test_another_context_is_another_question(folder, data, tmp_path):
                 evaluate(folder, path, **given)
 
 
-@pytest.mark.parametrize(
-    ("told", "names"),
-    [
-        ({"config": {"scale_segments": "llava-cot"}}, ["summary", "caption", "reasoning", "conclusion"]),
-        ({"config": {"scale_segments": [["so", "[so]", None]]}}, ["so"]),
-        ({"config": {"scale_segments": None}}, ["think", "answer"]),
-        ({"config": {}}, ["think", "answer"]),
-        ([], ["think", "answer"]),
-        (None, ["think", "answer"]),
-    ],
-)
-def test_a_run_folder_says_what_its_model_writes(tmp_path, told, names):
-    if told is not None:
-        (tmp_path / "run.json").write_text(json.dumps(told))
-    assert [spec.name for spec in trained_segments(tmp_path)] == names
+@pytest.fixture
+def moved(data, tmp_path):
+    """The data file and its pictures in a folder of their own; other pictures of the same names in ``other``."""
+    shutil.copytree(data.parent, tmp_path / "data")
+    (tmp_path / "data" / "other").mkdir()
+    for picture in data.parent.glob("*.png"):
+        Image.new("RGB", (16, 16)).save(tmp_path / "data" / "other" / picture.name)
+    return tmp_path / "data"
 
 
-@pytest.mark.parametrize("inside", ["checkpoint-40", "adapter"])
-def test_what_lies_in_a_run_folder_writes_what_the_run_was_trained_to(tmp_path, inside, monkeypatch):
-    """It once fell back to think and answer, without a word."""
-    (tmp_path / "run" / inside).mkdir(parents=True)
-    (tmp_path / "run" / "run.json").write_text(json.dumps({"config": {"scale_segments": "llava-cot"}}))
-    assert trained_segments(tmp_path / "run" / inside) == LLAVA_COT
-    monkeypatch.chdir(tmp_path / "run" / inside)
-    assert trained_segments(".") == LLAVA_COT
-    (tmp_path / "run" / "other").mkdir()
-    assert trained_segments(tmp_path / "run" / "other") == THINK_ANSWER
+def test_other_pictures_are_another_evaluation(whole, folder, moved):
+    """Figures of the first pictures once came back for the others; a folder that was only moved is the same."""
+    assert run(folder, moved / "shapes.jsonl", whole[1]) == whole[0]
+    with pytest.raises(EvaluationError, match="was made with another pictures") as caught:
+        run(folder, moved / "shapes.jsonl", whole[1], reading={"image_root": str(moved / "other")})
+    assert "\n" not in str(caught.value)
 
 
-def test_segments_that_cannot_be_are_not_passed_over(tmp_path):
-    (tmp_path / "run.json").write_text(json.dumps({"config": {"scale_segments": [["so", "[so]"]]}}))
-    with pytest.raises(ConfigError, match=r"run\.json: scale_segments: segments: each entry is \[name"):
-        trained_segments(tmp_path)
+def test_another_template_is_another_evaluation(whole, folder, data, tmp_path):
+    shutil.copytree(folder, tmp_path / "model")
+    template = tmp_path / "model" / "chat_template.jinja"
+    template.write_text(template.read_text() + "so: ")
+    with pytest.raises(EvaluationError, match="was made with another rendering"):
+        run(tmp_path / "model", data, whole[1])
+
+
+def test_files_from_before_there_were_fingerprints_are_taken(whole, folder, data, tmp_path):
+    _, path = copied(whole, tmp_path)
+    known = json.loads(path.read_text())
+    for name in ("pictures", "rendering", "dtype", "backend_options", "chat_template_kwargs"):
+        del known["config"][name]
+    path.write_text(json.dumps(known))
+    assert run(folder, data, tmp_path) == whole[0]
+
+
+def test_a_run_folder_is_asked_as_it_was_trained(folder, data, tmp_path, monkeypatch, capsys):
+    """Its system prompt and template options were once left out; an explicit empty one leaves them out."""
+    trained = tmp_path / "run"
+    shutil.copytree(folder, trained)
+    template = trained / "chat_template.jinja"
+    template.write_text(template.read_text() + "{% if add_generation_prompt and brief %}{{ brief }}{% endif %}")
+    config = {"system_prompt": "Think first.", "chat_template_kwargs": {"brief": "<think></think>"}}
+    (trained / "run.json").write_text(json.dumps({"config": config}))
+    texts = []
+    encode = Generator._encode
+    monkeypatch.setattr(Generator, "_encode", lambda self, p, t: texts.extend(t) or encode(self, p, t))
+    run(trained, data, tmp_path / "as-trained", limit=1)
+    assert texts[0].startswith("<|im_start|>system\nThink first.<|im_end|>\n<|im_start|>user")
+    assert texts[0].endswith("assistant\n<think></think>")
+    assert lines(tmp_path / "as-trained")[0]["response"].startswith("<think></think>")
+    assert "'Think first.', with which the model was trained" in capsys.readouterr().err
+    run(trained, data, tmp_path / "plain", limit=1, system_prompt="", chat_template_kwargs={})
+    assert texts[1].startswith("<|im_start|>user")
+    assert texts[1].endswith("assistant\n")
+    assert "trained" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["file/out", "out"])
+def test_a_folder_that_cannot_be_written_is_one_line(folder, data, tmp_path, place):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "predictions").write_text("")
+    with pytest.raises(
+        EvaluationError, match=r"meta\.json cannot be written \(.*\); choose another output_dir"
+    ) as caught:
+        run(folder, data, tmp_path / place)
+    assert "\n" not in str(caught.value)

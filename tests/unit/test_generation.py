@@ -31,7 +31,6 @@ from balanced_thinking.evaluation.generation import (
     default_batch_size,
     greedy_config,
     is_out_of_memory,
-    prefilled,
 )
 from tiny import tiny_examples, tiny_processor, tiny_qwen2_5_vl
 
@@ -263,18 +262,6 @@ def test_tags_of_several_tokens_are_counted_too():
     # "red" is three bytes here or one token, as the vocabulary has it; "A" is one.
     assert response.think_tokens == len(tokenizer("red", add_special_tokens=False)["input_ids"])
     assert response.answer_tokens == 1
-
-
-@pytest.mark.parametrize(
-    ("tail", "expected"),
-    [("", ""), ("<think>\n", "<think>\n"), ("<think>\n\n</think>\n\n", "<think>\n\n</think>\n\n"), ("so: ", "")],
-)
-def test_what_the_template_wrote_is_found(tail, expected):
-    processor = tiny_processor()
-    processor.chat_template = processor.chat_template.replace("assistant\n{% endif", f"assistant\n{tail}{{% endif")
-    messages = [{"role": "user", "content": "Does <think> matter?"}]
-    prompt = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    assert prefilled(processor, messages, prompt) == expected
 
 
 def test_batch_size_follows_the_model():

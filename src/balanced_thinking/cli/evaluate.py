@@ -10,12 +10,14 @@ def run(argv: Sequence[str]) -> int:
 
     from pathlib import Path
 
-    from balanced_thinking.cli.parsing import columns_of
+    from balanced_thinking.cli.parsing import mapping_of
     from balanced_thinking.core.segments import parse_segments
     from balanced_thinking.demo.presets import resolve
     from balanced_thinking.errors import ConfigError
     from balanced_thinking.evaluation.benchmarks import ask
-    from balanced_thinking.evaluation.evaluate import evaluate, trained_segments
+    from balanced_thinking.evaluation.engine import Engine
+    from balanced_thinking.evaluation.evaluate import evaluate
+    from balanced_thinking.evaluation.trained import prompting, trained_segments
 
     model = str(resolve(options.model))
     output_dir = Path(options.output_dir or model)
@@ -26,39 +28,45 @@ def run(argv: Sequence[str]) -> int:
     from balanced_thinking.models.modeling import check_name
 
     check_name(model)
-    reading = {
-        "format": options.dataset_format,
-        "image_root": options.image_root,
-        "answer_from": options.answer_from,
-        "columns": columns_of(options.columns),
-        "allow_outside": options.allow_outside,
-    }
+    reading = _reading(options)
     names = [ask(benchmark, reading).name for benchmark in options.benchmark]  # all, before hours of the first
     if doubled := {name for name in names if names.count(name) > 1}:
         raise ConfigError(f"two benchmarks are called {min(doubled)}; evaluate them into two folders")
     segments = parse_segments(options.scale_segments) if options.scale_segments else trained_segments(model)
-    loaded: Any = model
-    if options.backend == "transformers" and len(options.benchmark) > 1:
-        from balanced_thinking.models.modeling import load_model
-
-        loaded = load_model(model)
+    kwargs = mapping_of(options.chat_template_kwargs, name="chat_template_kwargs")
+    system_prompt, template = prompting(model, options.system_prompt, kwargs, say=print)
+    backend_options = mapping_of(options.backend_options, name="backend_options")
+    engine = Engine(model, options.backend, dtype=options.dtype, options=backend_options)
     for benchmark in options.benchmark:
         row = evaluate(
-            loaded,
+            engine,
             benchmark,
             output_dir=output_dir,
             limit=options.limit,
             max_new_tokens=options.max_new_tokens,
             batch_size=options.batch_size,
-            backend=options.backend,
             blank_images=options.blank_images,
-            system_prompt=options.system_prompt,
+            system_prompt=system_prompt or "",  # what the run folder says is settled by now
+            chat_template_kwargs=template,
             expects_think=not options.answers_only,
             reading=reading,
             segments=segments,
         )
         print(f"{benchmark}: {_told(row)}")
     return 0
+
+
+def _reading(options: Any) -> dict[str, Any]:
+    """How data files are read: options of ``load_examples``."""
+    from balanced_thinking.cli.parsing import columns_of
+
+    return {
+        "format": options.dataset_format,
+        "image_root": options.image_root,
+        "answer_from": options.answer_from,
+        "columns": columns_of(options.columns),
+        "allow_outside": options.allow_outside,
+    }
 
 
 def _parse(argv: Sequence[str]) -> Any:
@@ -80,8 +88,17 @@ def _parse(argv: Sequence[str]) -> Any:
     parser.add_argument("--max_new_tokens", type=int, help="generation cap; unset: the benchmark's")
     parser.add_argument("--batch_size", type=int, help="questions at once; unset: chosen, lowered when memory is short")
     parser.add_argument("--backend", default="transformers", help="transformers or vllm")
+    parser.add_argument(
+        "--backend_options", help='for vllm: arguments of vllm.LLM as JSON: {"tensor_parallel_size": 2}'
+    )
+    parser.add_argument(
+        "--dtype", default="auto", help="auto (as saved; float32 on the CPU), float32, bfloat16 or float16"
+    )
     parser.add_argument("--blank_images", action="store_true", help="replace every picture by a grey one")
-    parser.add_argument("--system_prompt", help="the one used in training")
+    parser.add_argument("--system_prompt", help="unset: as the run folder says; empty: none")
+    parser.add_argument(
+        "--chat_template_kwargs", help="options of the chat template as JSON; unset: as the run folder says; {}: none"
+    )
     parser.add_argument(
         "--answers_only", action="store_true", help="the model answers without thinking (malformed: n/a)"
     )

@@ -47,6 +47,23 @@ def columns_of(text: str | None) -> Any:
         raise ConfigError(f'columns must be JSON such as {{"completion": "response"}}, not {text}') from error
 
 
+def mapping_of(text: str | None, *, name: str) -> dict[str, Any] | None:
+    """The value of an option that is a JSON object; None where it is not given, {} where it is empty.
+
+    Raises:
+        ConfigError: not a JSON object.
+    """
+    if text is None:
+        return None
+    try:
+        value = json.loads(text or "{}")
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise ConfigError(f'{name} must be a JSON object, not {text}; write it as {{"key": "value"}}')
+    return value
+
+
 def split_dry_run(arguments: Sequence[str]) -> tuple[bool, list[str]]:
     """Whether ``--dry-run`` is among the arguments, and the others."""
     flags = ("--dry-run", "--dry_run")

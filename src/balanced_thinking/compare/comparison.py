@@ -14,13 +14,14 @@ from typing import Any
 from balanced_thinking.core.schedule import PRESETS
 from balanced_thinking.errors import ConfigError, EvaluationError
 from balanced_thinking.evaluation.benchmarks import ask, file_name
+from balanced_thinking.evaluation.engine import check_running
 
 # What a comparison gives each stage by itself.
 _OWNED = ("model_name_or_path", "output_dir", "seed", "resume_from_checkpoint")
 _TAKEN = ("", ".", "..", "examples", "plots")
 # What all evaluations may share; the rest is a key of the comparison itself, or follows from the recipe.
 _READING = ("dataset_format", "image_root", "answer_from", "columns", "allow_outside")
-_EVALUATE = (*_READING, "backend", "batch_size")
+_EVALUATE = (*_READING, "backend", "backend_options", "dtype", "batch_size", "chat_template_kwargs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ class Comparison:
         recipe: Fields of ``balanced sft`` that all arms share (data, steps, batch, learning rate, ...).
         grpo: Fields of ``balanced grpo`` that all arms with GRPO share; only they need it.
         evaluate: Options of ``balanced evaluate`` that all evaluations share: how data files are read, backend, batch
-            size.
+            size, dtype.
         limit: Questions per benchmark; None for all.
         max_new_tokens: Generation cap of all arms; None for the benchmark's own.
         blank_images: Also evaluate with grey pictures, which shows whether a model looks.
@@ -164,6 +165,14 @@ class Comparison:
         for key in self.evaluate:
             if key not in _EVALUATE:
                 raise ConfigError(f"comparison: evaluate: unknown key {key!r}; {nearest(str(key), _EVALUATE)}")
+        for key in ("backend_options", "chat_template_kwargs"):
+            if not isinstance(self.evaluate.get(key), Mapping | None):
+                raise ConfigError(f"comparison: evaluate: {key} must be a mapping, not {self.evaluate[key]!r}")
+        backend, dtype = self.evaluate.get("backend") or "transformers", self.evaluate.get("dtype") or "auto"
+        try:
+            check_running(backend, dtype, self.evaluate.get("backend_options") or {})
+        except EvaluationError as error:
+            raise ConfigError(f"comparison: evaluate: {error}") from error
 
     @property
     def reading(self) -> dict[str, Any]:

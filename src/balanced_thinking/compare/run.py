@@ -327,7 +327,12 @@ def _command(stage: Stage, comparison: Comparison, model: str) -> list[str]:
     for name in ("limit", "max_new_tokens"):
         if getattr(comparison, name) is not None:
             command += [f"--{name}", str(getattr(comparison, name))]
-    shared = {name: comparison.recipe.get(name) for name in ("system_prompt", "scale_segments")}
+    # Given even where empty: all arms are asked alike, whatever the run folder of one of them says.
+    shared: dict[str, Any] = {
+        "system_prompt": comparison.recipe.get("system_prompt") or "",
+        "scale_segments": comparison.recipe.get("scale_segments"),
+        "chat_template_kwargs": {},
+    }
     for name, value in {**shared, **comparison.evaluate}.items():
         if value not in (None, False):
             text = value if isinstance(value, str) else json.dumps(value)

@@ -317,7 +317,7 @@ def _opened(value: Any, record: str) -> Iterator[tuple["Image", IO[bytes] | None
     elif isinstance(value, bytes):
         stream = BytesIO(value)
     elif isinstance(value, str | PathLike):
-        stream = _open_file(value, record)
+        stream = open_file(value, record=record)
     else:
         remedy = "give a path, encoded bytes or a PIL image"
         raise DataError(f"a picture cannot be {_kind(value)}", record=record, field="images", remedy=remedy)
@@ -333,7 +333,12 @@ def _opened(value: Any, record: str) -> Iterator[tuple["Image", IO[bytes] | None
             stream.close()
 
 
-def _open_file(path: str | PathLike, record: str) -> IO[bytes]:
+def open_file(path: str | PathLike, *, record: str) -> IO[bytes]:
+    """The encoded picture of a path, to be read.
+
+    Raises:
+        DataError: the picture is missing or cannot be opened.
+    """
     if str(path).startswith(("http://", "https://")):
         message, remedy = f"the picture {shortened(path)} is not on this machine", "download it and give its path"
     else:

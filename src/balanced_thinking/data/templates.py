@@ -5,11 +5,14 @@ would teach something else than inference asks. Such a template is an error befo
 tokens and pictures (``collate``). Torch-free.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from balanced_thinking.core.segments import SegmentSpec, scan_segments, segment_of_characters, token_starts
+from jinja2 import TemplateError
+
+from balanced_thinking.core.segments import SegmentSpec, scan_segments, segment_of_characters, tags_of, token_starts
 from balanced_thinking.data.families import refuse_own_marks
 from balanced_thinking.data.rowcheck import Row
 from balanced_thinking.errors import ConfigError, DataError, SegmentError
@@ -51,11 +54,25 @@ def render_prompt(processor: Any, messages: Sequence[dict[str, Any]], *, generat
     """The text of ``messages`` as the chat template writes it, ready for the response if ``generate``.
 
     ``template`` are options of the chat template itself.
+
+    Raises:
+        ConfigError: the model has no chat template, or its template refuses the messages.
     """
+    if not processor.chat_template:
+        raise ConfigError(
+            f"the model's {type(processor).__name__} has no chat template, so nothing says how its prompts are "
+            "written; put one into its folder as chat_template.jinja, or take the instruction-tuned model"
+        )
     contents = list(messages)
     if processor is tokenizer_of(processor):
         contents = [{**message, "content": _plain(message["content"])} for message in messages]
-    return processor.apply_chat_template(contents, tokenize=False, add_generation_prompt=generate, **template)
+    try:
+        return processor.apply_chat_template(contents, tokenize=False, add_generation_prompt=generate, **template)
+    except TemplateError as error:
+        raise ConfigError(
+            f"the chat template refuses turns of {', '.join(message['role'] for message in messages)} "
+            f"({' '.join(str(error).split())}); leave out the turns that it does not know (system_prompt)"
+        ) from error
 
 
 def render(processor: Any, row: Row, segments: Sequence[SegmentSpec]) -> Rendered:
@@ -69,6 +86,28 @@ def render(processor: Any, row: Row, segments: Sequence[SegmentSpec]) -> Rendere
     rendered = _rendered(processor, row, segments)
     refuse_own_marks(processor, rendered.text, pictures=len(row.images), record=row.id)
     return rendered
+
+
+def prefilled(
+    processor: Any,
+    messages: Sequence[dict[str, Any]],
+    *,
+    prompt: str,
+    segments: Sequence[SegmentSpec],
+    **template: Any,
+) -> str:
+    """What the generation prompt writes of the response itself: all from its own first tag on, else "".
+
+    Such as ``<think>``, a closed think, or the trace's first words. ``prompt`` is ``render_prompt(processor, messages,
+    **template)``.
+    """
+    tag = re.compile("|".join(map(re.escape, tags_of(segments))))
+    found = [match.start() for match in tag.finditer(prompt)]
+    if not found:
+        return ""
+    # Tags of the conversation come first, as many as it has without a generation prompt.
+    own = found[len(tag.findall(render_prompt(processor, messages, generate=False, **template))) :]
+    return prompt[own[0] :] if own else ""
 
 
 def _rendered(processor: Any, row: Row, segments: Sequence[SegmentSpec]) -> Rendered:
@@ -85,7 +124,7 @@ def _rendered(processor: Any, row: Row, segments: Sequence[SegmentSpec]) -> Rend
             f"record {row.id}: the chat template does not render the prompt of a training row as it does at inference "
             f"(they part at {_parting(text, prompt)!r}); use a template whose prompt is a prefix of the whole chat"
         )
-    prefix = prefilled(prompt, segments)
+    prefix = prefilled(processor, row.messages[:-1], prompt=prompt, segments=segments)
     turn = prefix + text[len(prompt) :]
     if _squeezed(row.response) not in _squeezed(turn):
         raise ConfigError(
@@ -161,15 +200,6 @@ def end_of_turn_ids(tokenizer: Any, generation_config: Any = None) -> frozenset[
 
 def _plain(content: Any) -> str:
     return content if isinstance(content, str) else "".join(part.get("text") or "" for part in content)
-
-
-def prefilled(prompt: str, segments: Sequence[SegmentSpec]) -> str:
-    """The part of the generation prompt that opens a segment, with the white space behind it."""
-    stripped = prompt.rstrip()
-    for spec in segments:
-        if stripped.endswith(spec.open):
-            return prompt[len(stripped) - len(spec.open) :]
-    return ""
 
 
 def _squeezed(text: str) -> str:

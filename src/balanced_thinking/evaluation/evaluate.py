@@ -5,34 +5,31 @@ what it has cost so far) and ``metrics/<benchmark>.json``. What it leaves out: s
 how a benchmark is made (``benchmarks``), the decode loop (``generation``).
 """
 
-import hashlib
-import json
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
 from balanced_thinking.core.answers import answers_match, check_reference, parse_response
-from balanced_thinking.core.segments import THINK_ANSWER, SegmentSpec, as_setting, parse_segments
+from balanced_thinking.core.segments import THINK_ANSWER, SegmentSpec
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.prompts import build_prompt
 from balanced_thinking.data.rowcheck import image_size
-from balanced_thinking.errors import ConfigError, EvaluationError
-from balanced_thinking.evaluation.generation import Generator, Prompt, Response
-from balanced_thinking.evaluation.ledger import Ledger
+from balanced_thinking.errors import EvaluationError
+from balanced_thinking.evaluation.engine import Engine
+from balanced_thinking.evaluation.generation import Prompt, Response
+from balanced_thinking.evaluation.identity import Model, asked_identity
+from balanced_thinking.evaluation.ledger import Ledger, written
 from balanced_thinking.evaluation.metrics import mean_scores, summarise
 from balanced_thinking.evaluation.question import Question, Rule
-from balanced_thinking.runinfo import content_hash, weights_digest, write_json
+from balanced_thinking.evaluation.trained import prompting, trained_segments
+from balanced_thinking.runinfo import write_json
 
-BACKENDS = ("transformers", "vllm")
 _GREY = (128, 128, 128)
-
-Model = str | PathLike | tuple[Any, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +42,30 @@ class Target:
     rules: Mapping[str, Rule]
 
 
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    """How questions become prompts, and the cap on their responses."""
+
+    max_new_tokens: int
+    blank_images: bool
+    system_prompt: str | None
+    template: dict[str, Any]
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {
+            "max_new_tokens": self.max_new_tokens,
+            "blank_images": self.blank_images,
+            "system_prompt": self.system_prompt,
+            "chat_template_kwargs": self.template or None,
+        }
+
+    def prompts(self, questions: Sequence[tuple[int, Question]]) -> list[Prompt]:
+        return [_prompt(asked.example, self.blank_images, self.system_prompt) for _, asked in questions]
+
+
 def evaluate(
-    model: Model,
+    model: Model | Engine,
     benchmark: str | PathLike,
     *,
     output_dir: str | PathLike,
@@ -61,13 +80,17 @@ def evaluate(
     expects_think: bool | None = None,
     reading: Mapping[str, Any] | None = None,
     segments: Sequence[SegmentSpec] | None = None,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+    dtype: str = "auto",
+    backend_options: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Answers every question greedily, scores the answers, and returns the metrics of the whole.
 
     Stopped, it goes on where it was; finished, it loads no model. Other settings for the same files are refused.
 
     Args:
-        model: A model folder, a hub id, or a loaded (model, processor).
+        model: A model folder, a hub id, a loaded (model, processor), or an ``Engine`` that several benchmarks share,
+            which has its own backend, dtype and backend_options.
         benchmark: ``icons``; ``icons:val``; ``chartqa=/data/ChartQA``; or any readable data file or folder.
         output_dir: Folder for ``predictions/`` and ``metrics/``, usually the run folder.
         limit: Only the first so many questions.
@@ -75,12 +98,15 @@ def evaluate(
         batch_size: Questions at once; None chooses by the model's size. Halved when memory runs out.
         backend: ``transformers`` or ``vllm`` (needs vLLM; not run by us).
         blank_images: Replace every picture by a grey one of the same size, to see what pictures contribute.
-        system_prompt: A system turn before every question; None for none.
+        system_prompt: A system turn before every question; None: what the model's run folder says, "" for none.
         seed: Written into the row; greedy answers do not depend on it.
         progress: Show a bar with the running accuracy.
         expects_think: False for arms whose format has no think, whose malformed and think_tokens are then None.
         reading: For a data file, options of ``load_examples`` (``columns``, ``image_root``, ..).
         segments: What the model was trained to write; None: what its run folder says, else think and answer.
+        chat_template_kwargs: Options of the chat template; None: what the run folder says, {} for none.
+        dtype: Of the weights: ``auto`` (as saved; float32 on the CPU), ``float32``, ``bfloat16``, ``float16``.
+        backend_options: Arguments of ``vllm.LLM``, such as ``{"tensor_parallel_size": 2}``.
 
     Returns:
         model, benchmark, seed, the fields of ``metrics.summarise``, sources (the same by source), stages.
@@ -89,21 +115,23 @@ def evaluate(
         EvaluationError: unknown benchmark or backend, no questions, files of another evaluation, too little memory.
         DataError, CheckpointError: data file or model folder cannot be read.
     """
-    _check(backend, limit=limit, max_new_tokens=max_new_tokens, batch_size=batch_size)
-    segments = tuple(segments or trained_segments(model))
+    _check(limit=limit, max_new_tokens=max_new_tokens, batch_size=batch_size)
+    engine = model if isinstance(model, Engine) else Engine(model, backend, dtype=dtype, options=backend_options)
+    segments = tuple(segments or trained_segments(engine.model))
     target = find_benchmark(benchmark, limit=limit, reading={"segments": segments, **(reading or {})})
     cap = max_new_tokens or target.max_new_tokens
-    how = {"max_new_tokens": cap, "blank_images": blank_images, "system_prompt": system_prompt, "backend": backend}
-    config = _identity(model, target, segments) | how | {"limit": limit}
     with _shown(target, progress) as (advance, say):
-        ledger = _ledger(Path(output_dir), target, config, say)
+        asking = _Asking(cap, blank_images, *prompting(engine.model, system_prompt, chat_template_kwargs, say=say))
+        identity = engine.identity | asked_identity(target.questions, segments) | asking.identity
+        ledger = _ledger(Path(output_dir), target, identity | {"limit": limit}, say)
         advance([ledger.rows[i] for i in sorted(ledger.rows)])
-        if questions := [(i, asked) for i, asked in enumerate(target.questions) if i not in ledger.rows]:
-            prompts = [_prompt(asked.example, blank_images, system_prompt) for _, asked in questions]
-            generator = _generator(model, backend, cap=cap, batch_size=batch_size, say=say, segments=segments)
-            _answer(generator, questions, prompts, target.rules, ledger, advance)
-    row = {"model": _label(model), "benchmark": target.name, "seed": seed} | _measured(ledger, target, expects_think)
-    write_json(Path(output_dir) / "metrics" / f"{target.name}.json", row)
+        if left := [(i, asked) for i, asked in enumerate(target.questions) if i not in ledger.rows]:
+            shared: dict[str, Any] = {"segments": segments, "template": asking.template}
+            generator = engine.generator(cap, batch_size=batch_size, say=say, **shared)
+            _answer(generator, left, asking.prompts(left), target.rules, ledger, advance)
+    row = {"model": engine.label, "benchmark": target.name, "seed": seed} | _measured(ledger, target, expects_think)
+    with written(file := Path(output_dir) / "metrics" / f"{target.name}.json"):
+        write_json(file, row)
     return row
 
 
@@ -132,48 +160,6 @@ def find_benchmark(
         except EvaluationError as error:
             raise EvaluationError(f"{asked.name}, question {example.id}: {error}") from error
     return Target(asked.name, asked.max_new_tokens, questions, asked.rules)
-
-
-def trained_segments(model: Model) -> tuple[SegmentSpec, ...]:
-    """What a run folder's model was trained to write, by its ``run.json``; else think and answer.
-
-    Of a checkpoint or adapter inside a run folder it is what the run folder says.
-
-    Raises:
-        ConfigError: ``run.json`` names segments that cannot be.
-    """
-    if isinstance(model, tuple):
-        return THINK_ANSWER
-    folder = Path(model).absolute()
-    inside = re.fullmatch(r"checkpoint-\d+|adapter", folder.name) is not None
-    for place in (folder, folder.parent) if inside else (folder,):
-        try:
-            told = json.loads((place / "run.json").read_text(encoding="utf-8"))
-            named = told["config"].get("scale_segments")
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
-            continue
-        try:
-            return parse_segments(named)
-        except ConfigError as error:
-            raise ConfigError(f"{place / 'run.json'}: scale_segments: {error}") from error
-    return THINK_ANSWER
-
-
-def model_identity(model: Model) -> str:
-    """What tells one model from another: the weights' fingerprint, or a hub id.
-
-    Of a folder all bytes of its weight files are read, of a loaded model a sample of each parameter; so a folder that
-    was moved is the same model, and one that was trained on is another.
-    """
-    if isinstance(model, tuple):
-        digest = hashlib.sha256()
-        for name, parameter in model[0].named_parameters():
-            flat = parameter.detach().reshape(-1)
-            sample = flat[:: max(1, len(flat) // 256)].float().cpu().numpy()
-            digest.update(f"{name} {tuple(parameter.shape)}".encode() + sample.tobytes())
-        return f"weights {digest.hexdigest()[:16]}"
-    found = weights_digest(model)
-    return fspath(model) if found is None else f"weights {found}"
 
 
 def score(
@@ -214,9 +200,7 @@ def score(
     }
 
 
-def _check(backend: str, **counts: int | None) -> None:
-    if backend not in BACKENDS:
-        raise EvaluationError(f"unknown backend {backend!r}; use one of {', '.join(BACKENDS)}")
+def _check(**counts: int | None) -> None:
     for name, count in counts.items():
         if count is not None and count < 1:
             raise EvaluationError(f"{name} must be at least 1, got {count}")
@@ -224,6 +208,7 @@ def _check(backend: str, **counts: int | None) -> None:
 
 def _ledger(output_dir: Path, target: Target, config: dict[str, Any], say: Callable[[str], None]) -> Ledger:
     count, scores = len(target.questions), tuple(target.rules)
+    config = config | {"benchmark": target.name}
     return Ledger(output_dir, target.name, config=config, say=say, count=count, scores=scores)
 
 
@@ -244,30 +229,6 @@ def _answer(
         ledger.add(rows, {key: now[key] - before[key] for key in ledger.spent})
         advance(rows)
         before = now
-
-
-def _generator(
-    model: Model,
-    backend: str,
-    *,
-    cap: int,
-    batch_size: int | None,
-    say: Callable[[str], None],
-    segments: Sequence[SegmentSpec],
-) -> Any:
-    if backend == "vllm":
-        from balanced_thinking.evaluation.vllm_backend import VllmGenerator
-
-        if isinstance(model, tuple):
-            raise EvaluationError("backend 'vllm' loads the model itself; give a folder or hub id, not a loaded model")
-        return VllmGenerator(fspath(model), cap, batch_size, segments=segments)
-    if isinstance(model, tuple):
-        loaded, processor = model
-    else:
-        from balanced_thinking.models.modeling import load_model
-
-        loaded, processor = load_model(fspath(model))
-    return Generator(loaded, processor, cap, batch_size=batch_size, notify=say, segments=segments)
 
 
 def _prompt(example: Example, blank_images: bool, system_prompt: str | None) -> Prompt:
@@ -308,7 +269,7 @@ def _shown(target: Target, progress: bool) -> Iterator[tuple[Callable[[list[dict
             share = f" {100.0 * done['correct'] / done['rows']:.1f} % right" if done["rows"] else ""
             bar.update(task, advance=len(rows), description=target.name + share)
 
-        yield advance, lambda line: console.print(line, markup=False, highlight=False)
+        yield advance, lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _measured(ledger: Ledger, target: Target, expects_think: bool | None) -> dict[str, Any]:
@@ -325,21 +286,6 @@ def _by_source(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
         name: {"n": len(own), "accuracy": sum(row["correct"] for row in own) / len(own)} | mean_scores(own)
         for name, own in sorted(sources.items())
     }
-
-
-def _identity(model: Model, target: Target, segments: Sequence[SegmentSpec]) -> dict[str, Any]:
-    told = [(asked.example, asked.also) for asked in target.questions]
-    # What an example without context is called has not changed since there was none.
-    questions = [
-        [e.id, e.question, e.choices, e.answer, e.kind, len(e.images), *also, *map(astuple, e.context)]
-        for e, also in told
-    ]
-    told_by = {"model": model_identity(model), "benchmark": target.name, "questions": content_hash(questions)}
-    return told_by | {"segments": as_setting(segments)}
-
-
-def _label(model: Model) -> str:
-    return str(getattr(model[0], "name_or_path", "")) if isinstance(model, tuple) else fspath(model)
 
 
 def _reference(image: Any) -> str | None:

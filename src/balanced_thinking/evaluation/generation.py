@@ -11,7 +11,7 @@ What it leaves out: sampling (``training.rollouts``), what a response says (``co
 
 import gc
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,10 +23,16 @@ from balanced_thinking.core.answers import inner_spans
 from balanced_thinking.core.segments import THINK_ANSWER, SegmentSpec, tags_of
 from balanced_thinking.data.families import refuse_own_marks
 from balanced_thinking.data.rowcheck import image_size, open_image
-from balanced_thinking.data.templates import adds_special_tokens, end_of_turn_ids, render_prompt, tokenizer_of
+from balanced_thinking.data.templates import (
+    adds_special_tokens,
+    end_of_turn_ids,
+    prefilled,
+    render_prompt,
+    tokenizer_of,
+)
 from balanced_thinking.errors import EvaluationError
 from balanced_thinking.evaluation.decoding import decode, until_end
-from balanced_thinking.models.devices import autocast
+from balanced_thinking.models.devices import autocast, is_out_of_memory
 
 # Batches among which prompts are sorted by length: enough to save padding, few enough to show results as they come.
 _WINDOW = 16
@@ -86,6 +92,7 @@ class Generator:
         bf16: Autocast to bf16; None: where ``models.devices`` finds that it pays.
         notify: Called with one line when a batch is lost to memory.
         segments: What the model was trained to write.
+        template: Options of the chat template itself.
     """
 
     model: Any
@@ -96,6 +103,7 @@ class Generator:
     notify: Callable[[str], None] = print
     stats: GenerationStats = field(default_factory=GenerationStats)
     segments: Sequence[SegmentSpec] = THINK_ANSWER
+    template: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
@@ -111,7 +119,7 @@ class Generator:
             EvaluationError: memory does not suffice for a single prompt.
             DataError: a picture cannot be read, or a prompt spells a picture's token itself.
         """
-        render_prompts(self.processor, prompts)  # before the first answer, not after hours of them
+        render_prompts(self.processor, prompts, **self.template)  # before the first answer, not after hours of them
         window = _WINDOW * self.stats.batch_size
         for first in range(0, len(prompts), window):
             indices = range(first, min(first + window, len(prompts)))
@@ -154,13 +162,12 @@ class Generator:
         return None
 
     def _answer(self, prompts: list[Prompt]) -> list[Response]:
-        texts = [render_prompt(self.processor, prompt.messages) for prompt in prompts]
+        texts = [render_prompt(self.processor, prompt.messages, **self.template) for prompt in prompts]
         inputs = self._encode(prompts, texts)
         rows = self._generate(inputs)
         self.stats.prompt_tokens += int(inputs["attention_mask"].sum())
         self.stats.new_tokens += sum(len(ids) for ids, _ in rows)
-        told = zip(prompts, texts, strict=True)
-        prefixes = [prefilled(self.processor, p.messages, text, self.segments) for p, text in told]
+        prefixes = prefixes_of(self.processor, prompts, texts=texts, segments=self.segments, **self.template)
         read = ResponseReader(self.processor, self.segments)
         return [read(*row, prefix=prefix) for row, prefix in zip(rows, prefixes, strict=True)]
 
@@ -222,37 +229,27 @@ def greedy_config(max_new_tokens: int, end_ids: Sequence[int], pad_id: int | Non
     )
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on an accelerator or on the CPU."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    text = str(error).lower()
-    return any(sign in text for sign in ("out of memory", "not enough memory", "can't allocate memory"))
-
-
-def render_prompts(processor: Any, prompts: Sequence[Prompt]) -> list[str]:
-    """The text of each prompt as the model reads it, one mark per picture.
+def render_prompts(processor: Any, prompts: Sequence[Prompt], **template: Any) -> list[str]:
+    """The text of each prompt as the model reads it, one mark per picture; ``template``: as ``render_prompt``.
 
     Raises:
+        ConfigError: the chat template is missing or refuses the prompt.
         DataError: a prompt spells a picture's token itself.
     """
-    texts = [render_prompt(processor, prompt.messages) for prompt in prompts]
+    texts = [render_prompt(processor, prompt.messages, **template) for prompt in prompts]
     for prompt, text in zip(prompts, texts, strict=True):
         refuse_own_marks(processor, text, pictures=len(prompt.images), record=prompt.id)
     return texts
 
 
-def prefilled(
-    processor: Any, messages: list[dict[str, Any]], prompt: str, segments: Sequence[SegmentSpec] = THINK_ANSWER
-) -> str:
-    """What the generation prompt writes of the response itself, from its first tag on (``<think>``), else ""."""
-    tags = tags_of(segments)
-    if not any(tag in prompt for tag in tags):
-        return ""
-    asked = render_prompt(processor, messages, generate=False)
-    added = prompt[len(asked) :] if prompt.startswith(asked) else ""
-    starts = [added.find(tag) for tag in tags if tag in added]
-    return added[min(starts) :] if starts else ""
+def prefixes_of(
+    processor: Any, prompts: Sequence[Prompt], *, texts: Sequence[str], segments: Sequence[SegmentSpec], **template: Any
+) -> list[str]:
+    """What each generation prompt (``texts``, as ``render_prompts`` gives them) writes of the response itself."""
+    return [
+        prefilled(processor, prompt.messages, prompt=text, segments=segments, **template)
+        for prompt, text in zip(prompts, texts, strict=True)
+    ]
 
 
 class ResponseReader:

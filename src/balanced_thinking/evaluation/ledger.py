@@ -5,7 +5,8 @@ What it leaves out: what a prediction says and how it is scored (``evaluate``).
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -26,8 +27,8 @@ class Ledger:
         scores: Names of the benchmark's own scores, which each prediction holds.
 
     Raises:
-        EvaluationError: the files belong to an evaluation with other settings, are broken, or one of the two is
-            missing.
+        EvaluationError: the files belong to an evaluation with other settings, are broken or cannot be written, or
+            one of the two is missing.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class Ledger:
 
     def add(self, rows: Sequence[dict[str, Any]], cost: dict[str, float]) -> None:
         """Appends finished questions, flushed to the system, and counts their cost."""
-        with self.path.open("a", encoding="utf-8") as file:
+        with written(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write("".join(_line(row) for row in rows))
         self.rows.update({row["index"]: row for row in rows})
         self.spent = {key: value + cost.get(key, 0) for key, value in self.spent.items()}
@@ -62,7 +63,8 @@ class Ledger:
         """All rows in question order; the file is put into that order too."""
         assert sorted(self.rows) == list(range(count)), "a question was left unanswered"
         ordered = [self.rows[i] for i in range(count)]
-        write_text(self.path, "".join(map(_line, ordered)))
+        with written(self.path):
+            write_text(self.path, "".join(map(_line, ordered)))
         self._write_meta(complete=True)
         return ordered
 
@@ -76,7 +78,7 @@ class Ledger:
         # What a version that did not know a setting left out, and what is left out where it is off, is None.
         for name in dict.fromkeys([*self.config, *before]):
             was, value = before.get(name), self.config.get(name)
-            if was != value:
+            if was != value and not (was is None and name in _FINGERPRINTS):
                 raise EvaluationError(
                     f"{self.path} was made with another {name} ({_short(was)}, now {_short(value)}); use "
                     "another output_dir, or delete the file to evaluate anew"
@@ -93,7 +95,8 @@ class Ledger:
                 raise self._broken(f"line {number}", fault)
         text = "".join(_line(row) for _, row in numbered)
         if found != text.encode():
-            write_text(self.path, text)
+            with written(self.path):
+                write_text(self.path, text)
         if len(numbered) < sum(bool(line.strip()) for line in found.split(b"\n")):
             say(f"{self.path}: the last line was torn off and is discarded; its question is asked again")
         self.rows = {row["index"]: row for _, row in numbered}
@@ -116,8 +119,26 @@ class Ledger:
         return EvaluationError(f"{self.path}, {line}: {message}; {remedy}")
 
     def _write_meta(self, *, complete: bool) -> None:
-        write_json(self.meta_path, {"config": self.config, "spent": self.spent, "complete": complete})
+        with written(self.meta_path):
+            write_json(self.meta_path, {"config": self.config, "spent": self.spent, "complete": complete})
 
+
+@contextmanager
+def written(path: Path) -> Iterator[None]:
+    """Around the writing of a result.
+
+    Raises:
+        EvaluationError: the system refuses it.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise EvaluationError(f"{path} cannot be written ({reason}); choose another output_dir, or mend it") from error
+
+
+# Files of versions that did not take these tell nothing of them, rather than that they are off.
+_FINGERPRINTS = ("pictures", "rendering")
 
 # What the metrics are made of (``evaluate.score`` writes more).
 _FIELDS: Mapping[str, tuple[type, ...]] = {

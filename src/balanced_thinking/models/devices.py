@@ -71,6 +71,14 @@ def cpu_bf16_pays() -> bool:
     return times[torch.bfloat16] < 0.8 * times[torch.float32]
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on an accelerator or on the CPU."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error).lower()
+    return any(sign in text for sign in ("out of memory", "not enough memory", "can't allocate memory"))
+
+
 def autocast(device: torch.device) -> contextlib.AbstractContextManager:
     """bf16 autocast where ``bf16_pays``, else nothing."""
     if bf16_pays(device):

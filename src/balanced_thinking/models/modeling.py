@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from balanced_thinking.core.loss import token_weights, weighted_linear_cross_entropy
 from balanced_thinking.data.families import keep_saved_settings
 from balanced_thinking.errors import CheckpointError, ConfigError
-from balanced_thinking.models.devices import default_device
+from balanced_thinking.models.devices import default_device, is_out_of_memory
 
 
 class Targets(NamedTuple):
@@ -59,19 +59,24 @@ class WeightedOutput(NamedTuple):
 
 
 def load_model(
-    name: str | Path, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None, **kwargs: Any
+    name: str | Path, *, device: torch.device | str | None = None, dtype: torch.dtype | str | None = None, **kwargs: Any
 ) -> tuple[nn.Module, Any]:
     """Model and processor of a folder or hub id, in evaluation mode on ``device`` (default: ``default_device()``).
 
+    ``dtype`` None: as the weights were saved on an accelerator, float32 on the CPU.
+
     Raises:
-        CheckpointError: the folder lacks a file, weights miss keys, or the hub id cannot be had.
+        CheckpointError: the folder lacks a file, weights miss keys, the hub id cannot be had, or memory runs out.
     """
     from transformers import AutoModelForImageTextToText
 
     processor = load_processor(name)
-    with _one_line(name):
+    place = torch.device(device or default_device())
+    if dtype is None:
+        dtype = torch.float32 if place.type == "cpu" else "auto"
+    with _enough_memory(name, place), _one_line(name):
         model, info = AutoModelForImageTextToText.from_pretrained(
-            str(name), dtype=dtype or torch.float32, output_loading_info=True, **kwargs
+            str(name), dtype=dtype, output_loading_info=True, **kwargs
         )
     missing = sorted(info["missing_keys"])
     if missing:
@@ -79,7 +84,8 @@ def load_model(
             f"{name}: the weights lack {len(missing)} tensors of the model ({', '.join(missing[:3])}, ...); "
             "the folder is incomplete or of another architecture"
         )
-    return model.eval().to(device or default_device()), processor
+    with _enough_memory(name, place):
+        return model.eval().to(place), processor
 
 
 def load_processor(name: str | Path, **kwargs: Any) -> Any:
@@ -117,6 +123,19 @@ def _one_line(name: str | Path) -> Iterator[None]:
     except (OSError, ValueError, KeyError) as error:
         first = str(error).strip().split("\n")[0]
         raise CheckpointError(f"cannot load the model {name}: {first}; give a model folder or a hub id") from error
+
+
+@contextlib.contextmanager
+def _enough_memory(name: str | Path, device: torch.device) -> Iterator[None]:
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise CheckpointError(
+            f"the model {name} does not fit into the memory of {device}; load it as bfloat16 (--dtype bfloat16), free "
+            "memory that others hold, or use a device with more"
+        ) from error
 
 
 def freeze_vision_tower(model: Any) -> None:

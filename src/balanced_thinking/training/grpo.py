@@ -267,4 +267,5 @@ def prefilled_tag(
     processor: Any, prompt: list[dict[str, Any]], segments: Sequence[SegmentSpec] = THINK_ANSWER, **template: Any
 ) -> str:
     """What the chat template already writes of the response, such as ``<think>``, or ""; ``template``: its options."""
-    return prefilled(render_prompt(processor, prompt, **template), segments)
+    text = render_prompt(processor, prompt, **template)
+    return prefilled(processor, prompt, prompt=text, segments=segments, **template)
