@@ -150,7 +150,7 @@ def _trained(
     info |= {"settings_hash": content_hash(fixed(settings)), "inputs": inputs}
     if trainer.is_world_process_zero():
         write_json(folder / RUN_FILE, {**info, "finished": False})
-    with _named(data, origins, train, evaluation):
+    with _named(data, origins, train, evaluation), _installed():
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     _refuse_untrained(trainer, folder)
     save_final(trainer, folder)
@@ -186,15 +186,23 @@ def _named(data: DataArguments, origins: Origins, *sets: Any) -> Iterator[None]:
 def _mendable(name: str) -> Iterator[None]:
     """What trl, peft and transformers refuse while they make a trainer, as one line with a remedy."""
     try:
-        yield
+        with _installed():
+            yield
     except BalancedThinkingError:
         raise
-    except ImportError as error:
-        raise ConfigError(f"{_line(error)}; install it, or leave out the setting that needs it") from error
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"cannot load the model {name}: {_line(error)}; give a whole model folder") from error
     except (ValueError, TypeError, NotImplementedError, RuntimeError) as error:
         raise ConfigError(f"these settings give no trainer: {_line(error)}; change what it names") from error
+
+
+@contextmanager
+def _installed() -> Iterator[None]:
+    """A package that a setting needs and that is not there; optimizers say so when training starts."""
+    try:
+        yield
+    except ImportError as error:
+        raise ConfigError(f"{_line(error)}; install it, or leave out the setting that needs it") from error
 
 
 def _line(error: BaseException) -> str:
