@@ -11,6 +11,18 @@ from balanced_thinking.training.dataset import DataArguments
 from balanced_thinking.training.grpo import GRPOArguments
 
 
+def test_settings_of_a_start_are_those_of_its_run(tmp_path):
+    """Of a checkpoint or adapter inside a run folder too; an explicit value is the caller's affair."""
+    (tmp_path / "adapter").mkdir()
+    assert run.started_with(str(tmp_path / "adapter")) == run.started_with("some/hub-id") == {}
+    (tmp_path / "run.json").write_text('{"config": {"system_prompt": "Be brief."}}')
+    for place in (tmp_path, tmp_path / "adapter", tmp_path / "checkpoint-3"):
+        assert run.started_with(str(place)) == {"system_prompt": "Be brief."}
+    assert run.started_with(str(tmp_path / "else")) == {}
+    (tmp_path / "run.json").write_text("[]")
+    assert run.started_with(str(tmp_path)) == {}
+
+
 class Gemma:
     images_kwargs: ClassVar[dict] = {"do_pan_and_scan": None}
 
