@@ -18,12 +18,24 @@ def test_private_hooks_of_resume():
         "self", "resume_from_checkpoint", "model",
     ]  # fmt: skip
     assert list(inspect.signature(Trainer._load_best_model).parameters) == ["self"]
+    assert list(inspect.signature(Trainer._prepare_for_training).parameters) == [
+        "self", "max_steps", "train_dataloader", "resume_from_checkpoint",
+    ]  # fmt: skip
     source = inspect.getsource(Trainer.train) + inspect.getsource(Trainer._inner_training_loop)
     assert "self._load_from_checkpoint(" in source
     # trainer_state.json is written after weights, optimizer, scheduler and random states.
     saving = inspect.getsource(Trainer._save_checkpoint)
     order = ["save_model(", "_save_optimizer_and_scheduler(", "_save_rng_state(", "TRAINER_STATE_NAME"]
     assert [saving.index(part) for part in order] == sorted(saving.index(part) for part in order)
+
+
+def test_hooks_of_random_states_and_of_zero3():
+    from transformers.integrations import deepspeed
+
+    source = inspect.getsource(Trainer._save_rng_state)
+    assert '"rng_state.pth"' in source
+    assert 'f"rng_state_{self.args.process_index}.pth"' in source
+    assert hasattr(deepspeed, "_hf_deepspeed_config_weak_ref")
 
 
 def test_hooks_of_the_loss():
@@ -64,6 +76,14 @@ def test_hooks_of_generation():
 
 def test_processors_tell_the_size_of_pictures():
     assert hasattr(Qwen2_5_VLProcessor, "_get_num_multimodal_tokens")
+
+
+def test_choices_of_grpo():
+    """TRL looks at them in the first step only, so we keep the lists."""
+    from balanced_thinking.training.grpo import CHOICES
+
+    source = inspect.getsource(trl.GRPOTrainer)
+    assert all(f'"{name}"' in source for names in CHOICES.values() for name in names)
 
 
 def test_hooks_of_rollouts():

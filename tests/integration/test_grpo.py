@@ -153,11 +153,12 @@ def test_pictures_reach_the_policy(tiny_folder, data, tmp_path, made_trainer):
 def test_a_bare_adapter_is_merged_and_kl_has_its_reference(tiny_folder, tiny_rows, data, tmp_path, grpo):
     from peft import LoraConfig, get_peft_model
 
-    model, _ = load(tiny_folder)
+    model, processor = load(tiny_folder)
     torch.manual_seed(0)
     adapted = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False))
     adapted.peft_config["default"].base_model_name_or_path = str(tiny_folder)
     adapted.save_pretrained(tmp_path / "adapter")
+    processor.save_pretrained(tmp_path / "adapter")  # as checkpoints and run folders have it
     merged = adapted.merge_and_unload()
     path = recipe(tmp_path, tmp_path / "adapter", data, max_steps=1, grpo_preset="vision-r1", num_generations=4)
     assert grpo("--config", path) == 0
@@ -171,10 +172,14 @@ def test_a_bare_adapter_is_merged_and_kl_has_its_reference(tiny_folder, tiny_row
     assert config["reward_funcs"] == ["letter_reward.letters", "format"]
 
 
-def test_an_sft_folder_is_a_start(tiny_folder, tiny_rows, data, tmp_path, grpo):
+def test_an_sft_folder_is_a_start(tiny_folder, tiny_rows, data, tmp_path, grpo, capsys):
     trained = train(tiny_folder, tiny_rows, tmp_path / "sft", max_steps=1, per_device_train_batch_size=2)
     trained.save_model(str(tmp_path / "sft"))
+    (tmp_path / "sft" / "run.json").write_text(json.dumps({"config": {"system_prompt": "Be brief."}}))
     assert grpo("--config", recipe(tmp_path, tmp_path / "sft", data, max_steps=1)) == 0
+    # It was trained under this prompt; dropped, the policy saw another question.
+    assert "system_prompt 'Be brief.', with which the model was trained" in capsys.readouterr().out
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["config"]["system_prompt"] == "Be brief."
 
 
 @pytest.mark.parametrize(
@@ -189,14 +194,22 @@ def test_an_sft_folder_is_a_start(tiny_folder, tiny_rows, data, tmp_path, grpo):
         ({"num_generation": 4}, "unknown key 'num_generation'; did you mean num_generations?"),
         ({"per_device_train_batch_size": 6}, "divisible"),
         ({"model_name_or_path": None}, "no model given"),
+        ({"loss_type": "foo"}, "loss_type='foo' is unknown; choose one of grpo"),
+        ({"scale_rewards": "foo"}, "scale_rewards='foo' is unknown; choose one of group, batch, none"),
+        ({"limit": 1}, "1 prompts are fewer than the 2 of one generation (8 completions, 4 a prompt)"),
+        ({"limit": 1, "max_steps": -1, "num_train_epochs": 1, "save_strategy": "no"}, "nothing would be trained"),
+        ({"reward_weights": [1.0]}, "Number of reward weights (1) must match"),
+        ({"sync_ref_model": True, "grpo_preset": "dr_grpo"}, "set `sync_ref_model=False`"),
+        ({"use_vllm": True}, "vLLM is not available"),
+        ({"use_transformers_continuous_batching": True}, "does not support multimodal models"),
     ],
 )
 def test_bad_settings_are_one_line(tiny_folder, data, tmp_path, grpo, capsys, changes, complaint):
     assert grpo("--config", recipe(tmp_path, tiny_folder, data, **changes)) == 2
-    lines = capsys.readouterr().err.strip().splitlines()
+    lines = [line for line in capsys.readouterr().err.strip().splitlines() if line.startswith("balanced: ")]
     assert len(lines) == 1
     assert complaint in lines[0]
-    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+    assert not (tmp_path / "run" / "run.json").exists()
 
 
 def test_a_reward_that_fails_stops_before_the_model_loads(tiny_folder, data, tmp_path, own_reward, grpo, capsys):

@@ -263,6 +263,86 @@ def test_a_finished_run_is_left_alone_and_another_is_refused(tiny_folder, unbrok
     (output / "run.json").write_bytes(before)
 
 
+def run_here(model, data, output, **changes):
+    """The command in this process, for a few steps."""
+    return main(command(model, data, output, **{"max_steps": 4, "save_total_limit": 3, **changes})[3:])
+
+
+def test_only_the_same_data_and_weights_are_gone_on_with(tiny_folder, tmp_path, capsys):
+    """Under the same paths: an edited row or a model trained anew went unnoticed."""
+    data, output = write_data(tmp_path / "data", count=16), tmp_path / "run"
+    model = shutil.copytree(tiny_folder, tmp_path / "model")
+    assert run_here(model, data, output) == 0
+    told = json.loads((output / "run.json").read_text())
+    assert set(told["inputs"]) == {"rows", "weights"}
+    (output / "run.json").write_text(json.dumps({**told, "finished": False}))
+    text = data.read_text()
+    data.write_text(text.replace("Which colour", "What colour"))
+    assert run_here(model, data, output) == 2
+    assert "the rows of its data changed since it began" in capsys.readouterr().err
+    data.write_text(text)
+    tensors = load_file(model / "model.safetensors")
+    save_file({name: tensor + 1 for name, tensor in tensors.items()}, model / "model.safetensors", {"format": "pt"})
+    assert run_here(model, data, output) == 2
+    assert "the weights of the model that it starts from changed" in capsys.readouterr().err
+    save_file(tensors, model / "model.safetensors", {"format": "pt"})
+    assert run_here(model, data, output) == 0
+
+    # The checkpoint that is asked for is taken, the newer one left alone; metrics go back to it.
+    whole = load_file(output / "model.safetensors")
+    (output / "run.json").write_text(json.dumps({**told, "finished": False}))
+    assert run_here(model, data, output, resume_from_checkpoint=output / "checkpoint-3") == 2
+    assert "checkpoint-3 cannot be resumed from: no trainer_state.json" in capsys.readouterr().err
+    stamp = (output / "checkpoint-4" / "model.safetensors").stat().st_mtime_ns
+    assert run_here(model, data, output, resume_from_checkpoint=output / "checkpoint-2") == 0
+    assert (output / "checkpoint-4" / "model.safetensors").stat().st_mtime_ns > stamp
+    again = load_file(output / "model.safetensors")
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def test_sft_starts_from_whole_weights_and_from_an_adapter(tiny_folder, tmp_path, capsys):
+    data = write_data(tmp_path / "data", count=8)
+    lora = {"use_peft": "true", "lora_r": 2, "lora_target_modules": "q_proj", "max_steps": 1, "save_steps": 1}
+    assert run_here(tiny_folder, data, tmp_path / "lora", **lora) == 0
+    for adapter in ("adapter", "checkpoint-1"):
+        assert run_here(tmp_path / "lora" / adapter, data, tmp_path / adapter, max_steps=1, learning_rate=0) == 0
+        found = load_file(tmp_path / adapter / "model.safetensors")
+        merged = load_file(tmp_path / "lora" / "model.safetensors")
+        assert all(torch.equal(found[name], merged[name]) for name in merged)
+    broken = shutil.copytree(tiny_folder, tmp_path / "broken")
+    tensors = load_file(broken / "model.safetensors")
+    del tensors["model.layers.0.self_attn.q_proj.weight"]
+    save_file(tensors, broken / "model.safetensors", metadata={"format": "pt"})
+    assert run_here(broken, data, tmp_path / "none") == 2
+    assert "the weights lack 1 tensors of the model" in capsys.readouterr().err
+    assert not (tmp_path / "none" / "run.json").exists()
+
+
+def test_a_loop_without_a_batch_is_not_finished(tiny_folder, tmp_path, capsys):
+    data = write_data(tmp_path / "data", count=1)
+    assert run_here(tiny_folder, data, tmp_path / "run", dataloader_drop_last="true") == 2
+    assert "training stopped at step 0 of 4" in capsys.readouterr().err
+    assert not json.loads((tmp_path / "run" / "run.json").read_text())["finished"]
+    assert run_here(tiny_folder, data, tmp_path / "run", max_steps=1, per_device_train_batch_size=1) == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"use_peft": "true", "lora_target_modules": "no_such"}, "Target modules {'no_such'} not found"),
+        ({"attn_implementation": "flash_attention_2"}, "doesn't seem to be installed; install it, or leave out"),
+        ({"eval_strategy": "steps"}, "you didn't pass an `eval_dataset`"),
+        ({"optim": "adamw_bnb_8bit"}, "install `bitsandbytes`"),
+        ({"deepspeed": "none.json"}, "'deepspeed"),
+    ],
+)
+def test_what_the_libraries_refuse_is_one_line(tiny_folder, unbroken, tmp_path, capsys, changes, words):
+    assert run_here(tiny_folder, unbroken[0], tmp_path / "run", **changes) == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert line.startswith("balanced: ")
+    assert words in line
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

@@ -212,3 +212,24 @@ def test_rows_that_cannot_be_removed_are_one_line(tmp_path):
     (tmp_path / ".balanced-rows-train-0.arrow").mkdir()
     with pytest.raises(ConfigError, match=r"cannot be written .*; choose another output_dir"):
         remove_data(tmp_path)
+
+
+def test_edited_rows_have_another_digest(files):
+    """Settings hold paths only, so a run went on with other data."""
+
+    def digest(**arguments):
+        origins = Origins()
+        load_data(DataArguments(dataset=files, **arguments), origins=origins)
+        return origins.digest
+
+    before = digest()
+    assert before == digest() != digest(limit=3)
+    text = Path(files[0]).read_text()
+    Path(files[0]).write_text(text.replace("colour", "color"))
+    assert digest() != before
+    Path(files[0]).write_text(text)
+    assert digest() == before
+    picture = Path(files[1]).with_name("b3.png")
+    picture.write_bytes(picture.read_bytes() + b"more")
+    assert digest() != before
+    assert Origins().digest is None

@@ -113,7 +113,7 @@ def parse_recipe(
         *instances, unknown = parser.parse_args_and_config(arguments, return_remaining_strings=True)
     except ConfigError:
         raise
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, ImportError) as error:
         raise ConfigError(str(error).strip().split("\n")[0]) from error
     if unknown:
         raise ConfigError(unknown_option(unknown[0], fields, f"{prog} --help"))

@@ -7,21 +7,76 @@ through ``from_pretrained`` (which knows the key mapping) and a missing key is a
 What it leaves out: FSDP and DeepSpeed checkpoints, whose own formats load strictly by themselves.
 """
 
+import contextlib
 import json
 import re
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from torch import nn
-from transformers import TrainerCallback, TrainerState
+from transformers import AutoConfig, TrainerCallback, TrainerState
+from transformers.integrations import deepspeed
+from transformers.trainer_pt_utils import safe_globals
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 
 from balanced_thinking.errors import CheckpointError
+from balanced_thinking.models.modeling import model_class, one_line, refuse_missing
 
 STATE_FILE = "trainer_state.json"
 _OWN_FORMAT = ("global_step*", "pytorch_model_fsdp*", "optimizer_*", "*.distcp")
+
+
+def check_start(model: Any, args: Any) -> None:
+    """Whether the folder or hub id that a trainer starts from holds every tensor of its model; no weight is kept.
+
+    Trainers load by themselves and start from random numbers where a tensor is missing. A model that is stored
+    quantized is not looked at: only its quantizer knows its keys.
+
+    Args:
+        model: What the trainer was given; a model that is loaded already passes.
+        args: Of the trainer; its ``model_init_kwargs`` say which revision.
+
+    Raises:
+        CheckpointError: a tensor is missing or has another shape, or there is no model.
+    """
+    if not isinstance(model, str):
+        return
+    given = args.model_init_kwargs or {}
+    hub = {"revision": given.get("revision"), "trust_remote_code": args.trust_remote_code}
+    with one_line(model):
+        config = AutoConfig.from_pretrained(model, **hub)
+    if getattr(config, "quantization_config", None) is None:
+        load_whole(model, device_map="meta", **hub)
+
+
+def load_whole(name: str | Path, **options: Any) -> Any:
+    """The model of a folder or hub id in this process alone, with every one of its tensors.
+
+    Raises:
+        CheckpointError: a tensor is missing or has another shape, or there is no model.
+    """
+    hub = {key: options[key] for key in ("revision", "trust_remote_code") if key in options}
+    with one_line(name), _outside_zero3():
+        kind = model_class(AutoConfig.from_pretrained(name, **hub))
+        model, info = kind.from_pretrained(name, output_loading_info=True, **options)
+    refuse_missing(name, info)
+    return model
+
+
+@contextlib.contextmanager
+def _outside_zero3() -> Iterator[None]:
+    """Under ZeRO-3 transformers cuts every model that it loads over all ranks, and one rank alone would wait."""
+    reference = deepspeed._hf_deepspeed_config_weak_ref
+    deepspeed.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        if reference is not None and (config := reference()) is not None:
+            deepspeed.set_hf_deepspeed_config(config)
 
 
 def load_weights(model: nn.Module, folder: str | Path) -> None:
@@ -75,8 +130,8 @@ def _refuse_faults(folder: Path, faults: dict[str, list[str]]) -> None:
 def checkpoint_fault(folder: Path) -> str | None:
     """Why a checkpoint folder cannot be resumed from, or None if it can.
 
-    ``trainer_state.json`` is written last, so without it the checkpoint was never finished; weights and optimizer are
-    opened too, since a disk can fill up or a copy break off.
+    ``trainer_state.json`` is written last, so without it the checkpoint was never finished; weights, optimizer and the
+    random states of each process are opened too, since a disk can fill up or a copy break off.
     """
     folder = Path(folder)
     try:
@@ -88,11 +143,12 @@ def checkpoint_fault(folder: Path) -> str | None:
     if not isinstance(state, dict) or "global_step" not in state:
         return f"{STATE_FILE} names no step"
     if any(any(folder.glob(pattern)) for pattern in _OWN_FORMAT):
-        return None
-    return _weights_fault(folder) or _torch_files_fault(folder)
+        return _random_states_fault(folder)
+    return weights_fault(folder) or _torch_files_fault(folder) or _random_states_fault(folder)
 
 
-def _weights_fault(folder: Path) -> str | None:
+def weights_fault(folder: Path) -> str | None:
+    """What is wrong with the weight files of a folder, or None; of adapters too."""
     from safetensors import SafetensorError, safe_open
 
     files = sorted(folder.glob("*.safetensors"))
@@ -118,14 +174,32 @@ def _weights_fault(folder: Path) -> str | None:
 
 def _torch_files_fault(folder: Path) -> str | None:
     for name in ("optimizer.pt", "scheduler.pt"):
-        file = folder / name
-        if not file.is_file():
-            return f"no {name}"
-        try:
-            torch.load(file, map_location="meta", weights_only=True, mmap=zipfile.is_zipfile(file))
-        except Exception as error:  # torch.load raises whatever the broken bytes happen to trigger
-            return f"{name} is damaged ({_first_line(error)})"
-    return None if any(folder.glob("rng_state*.pth")) else "no rng_state.pth"
+        fault = _torch_file_fault(folder / name, map_location="meta")
+        if fault:
+            return fault
+    return None
+
+
+def _random_states_fault(folder: Path) -> str | None:
+    """Each process goes on with its own; transformers only logs that one is missing, and draws other numbers."""
+    processes = PartialState().num_processes
+    names = [f"rng_state_{number}.pth" for number in range(processes)] if processes > 1 else ["rng_state.pth"]
+    for name in names:
+        fault = _torch_file_fault(folder / name, map_location="cpu")
+        if fault:
+            return fault if (folder / name).is_file() else f"{fault}, the random state of one of {processes} processes"
+    return None
+
+
+def _torch_file_fault(file: Path, *, map_location: str) -> str | None:
+    if not file.is_file():
+        return f"no {file.name}"
+    try:
+        with safe_globals():
+            torch.load(file, map_location=map_location, weights_only=True, mmap=zipfile.is_zipfile(file))
+    except Exception as error:  # torch.load raises whatever the broken bytes happen to trigger
+        return f"{file.name} is damaged ({_first_line(error)})"
+    return None
 
 
 def last_checkpoint(output_dir: str | Path) -> tuple[Path | None, list[str]]:
@@ -185,11 +259,19 @@ class StrictResume:
         A run can be killed behind it. transformers would train one step more before it looks at the number of steps.
         """
         state = TrainerState.load_from_json(str(folder / STATE_FILE))
-        if state.global_step < state.max_steps or self.is_fsdp_enabled or self.is_deepspeed_enabled:  # type: ignore[attr-defined]
+        if state.global_step < state.max_steps:
             return False
         if self.args.max_steps > 0 and self.args.max_steps != state.max_steps:  # type: ignore[attr-defined]
             return False
         best = state.best_model_checkpoint if self.args.load_best_model_at_end else None  # type: ignore[attr-defined]
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:  # type: ignore[attr-defined]
+            # Their checkpoints can only be loaded into a model that is already cut.
+            rows = self.get_train_dataloader()  # type: ignore[attr-defined]
+            self._prepare_for_training(state.max_steps, rows, str(folder))  # type: ignore[attr-defined]
+            self.state = state
+            if best:
+                self._load_best_model()
+            return True
         load_weights(self.model, best or folder)  # type: ignore[attr-defined]
         self.state = state
         return True

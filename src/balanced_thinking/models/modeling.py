@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from balanced_thinking.core.loss import token_weights, weighted_linear_cross_entropy
@@ -70,34 +71,57 @@ def load_model(
     """
     from transformers import AutoModelForImageTextToText
 
+    check_name(name)
     processor = load_processor(name)
     place = torch.device(device or default_device())
     if dtype is None:
         dtype = torch.float32 if place.type == "cpu" else "auto"
-    with _enough_memory(name, place), _one_line(name):
+    with _enough_memory(name, place), one_line(name):
         model, info = AutoModelForImageTextToText.from_pretrained(
             str(name), dtype=dtype, output_loading_info=True, **kwargs
         )
-    missing = sorted(info["missing_keys"])
+    refuse_missing(name, info)
+    with _enough_memory(name, place):
+        return model.eval().to(place), processor
+
+
+def refuse_missing(name: str | Path, info: Mapping[str, Any]) -> None:
+    """Refuse weights that lack tensors of the model, which transformers fills with random numbers.
+
+    Raises:
+        CheckpointError: ``info`` (of ``output_loading_info=True``) tells of missing keys.
+    """
+    missing = sorted(map(str, info["missing_keys"]))
     if missing:
         raise CheckpointError(
             f"{name}: the weights lack {len(missing)} tensors of the model ({', '.join(missing[:3])}, ...); "
             "the folder is incomplete or of another architecture"
         )
-    with _enough_memory(name, place):
-        return model.eval().to(place), processor
+
+
+def model_class(config: Any) -> Any:
+    """The class that a configuration names, as TRL chooses it; else the auto class of its remote code."""
+    import transformers
+
+    named = getattr(transformers, (config.architectures or [""])[0], None)
+    if named is not None:
+        return named
+    remote = getattr(config, "auto_map", None) or {}
+    auto = ("AutoModelForImageTextToText", "AutoModelForCausalLM")
+    return getattr(transformers, next((name for name in auto if name in remote), auto[0]))
 
 
 def load_processor(name: str | Path, **kwargs: Any) -> Any:
-    """Processor (or tokenizer, for a text-only model) of a folder or hub id.
+    """Processor (or tokenizer, for a text-only model) of a folder or hub id; a bare adapter's folder may hold one.
 
     Raises:
         CheckpointError: the folder lacks a file, or the hub id cannot be had.
     """
     from transformers import AutoProcessor
 
-    check_name(name)
-    with _one_line(name):
+    if not any(Path(name).glob("*processor_config.json")):
+        check_name(name)
+    with one_line(name):
         processor = AutoProcessor.from_pretrained(str(name), **kwargs)
     keep_saved_settings(processor)
     return processor
@@ -117,10 +141,13 @@ def check_name(name: str | Path) -> None:
 
 
 @contextlib.contextmanager
-def _one_line(name: str | Path) -> Iterator[None]:
+def one_line(name: str | Path) -> Iterator[None]:
+    """What the loading of a model raises becomes a ``CheckpointError`` that names it."""
     try:
         yield
-    except (OSError, ValueError, KeyError) as error:
+    except (CheckpointError, torch.OutOfMemoryError):
+        raise
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         first = str(error).strip().split("\n")[0]
         raise CheckpointError(f"cannot load the model {name}: {first}; give a model folder or a hub id") from error
 

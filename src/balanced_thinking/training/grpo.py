@@ -15,7 +15,7 @@ What it leaves out: the run folder and the command (``training.run``), how compl
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -27,7 +27,7 @@ from balanced_thinking.core.segments import THINK_ANSWER, SegmentSpec, parse_seg
 from balanced_thinking.data.families import refuse_own_marks
 from balanced_thinking.data.templates import prefilled, render_prompt, tokenizer_of
 from balanced_thinking.errors import CheckpointError, ConfigError
-from balanced_thinking.models.checkpoints import StrictResume
+from balanced_thinking.models.checkpoints import StrictResume, check_start
 from balanced_thinking.models.devices import choose_device
 from balanced_thinking.models.modeling import freeze_vision_tower
 from balanced_thinking.training.rewards import OVERLONG
@@ -46,6 +46,11 @@ GRPO_PRESETS: Mapping[str, Mapping[str, Any]] = {
         "reward_funcs": ["accuracy", OVERLONG],
     },
     "dr_grpo": {"loss_type": "dr_grpo", "scale_rewards": "none", "beta": 0.0},
+}
+
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "loss_type": ("grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo"),
+    "scale_rewards": ("group", "batch", "none"),
 }
 
 
@@ -108,7 +113,8 @@ class StrictGRPOConfig(GRPOConfig):
     (With ``use_vllm`` it is strict but not exact: the sampler's random state is in no checkpoint.)
 
     Raises:
-        ConfigError: checkpoints would fall between two generations.
+        ConfigError: checkpoints would fall between two generations, or a choice is unknown to TRL, which would say so
+            only in the first step.
     """
 
     gradient_checkpointing: bool | None = field(
@@ -119,6 +125,9 @@ class StrictGRPOConfig(GRPOConfig):
         choose_device(self)
         self.remove_unused_columns = False  # rewards read the other columns
         super().__post_init__()
+        for name, allowed in CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ConfigError(f"{name}={getattr(self, name)!r} is unknown; choose one of {', '.join(allowed)}")
         check_steps(self.max_steps)
         self._refuse_inexact_checkpoints()
 
@@ -151,20 +160,27 @@ class StrictGRPOTrainer(StrictResume, GRPOTrainer):
     ``GRPOArguments``.
 
     Raises:
-        ConfigError: the tokenizer hides the tags from rewards.
+        ConfigError: the tokenizer hides the tags from rewards, or there are too few prompts for one generation.
+        CheckpointError: the model's folder lacks a tensor.
     """
 
     _tag_names: ClassVar[list[str]] = ["trl", "grpo", "balanced-thinking"]
 
     def __init__(
         self,
-        *args: Any,
+        model: Any,
+        reward_funcs: Any,
+        args: GRPOConfig | None = None,
+        *,
         tower_frozen: bool = False,
         rollouts: str = "auto",
         segments: Sequence[SegmentSpec] = THINK_ANSWER,
         **kwargs: Any,
     ) -> None:
-        super().__init__(*args, **kwargs)
+        if args is not None:
+            refuse_few_prompts(kwargs.get("train_dataset"), args)
+            check_start(model, args)
+        super().__init__(model, reward_funcs, args, **kwargs)
         refuse_hidden_tags(self.processing_class, segments)
         if tower_frozen:
             base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
@@ -224,6 +240,22 @@ class SpreadWarning(TrainerCallback):
             self.said.add(key)
             told = f"step {state.global_step}: {share:.0%} {self.REMEDIES[key]}"
             print(f"warning: {told}", file=sys.stderr, flush=True)
+
+
+def refuse_few_prompts(dataset: Any, config: GRPOConfig) -> None:
+    """TRL drops the prompts that do not fill a generation; of too few it would drop all and train nothing.
+
+    Raises:
+        ConfigError: the data set has fewer prompts than one generation takes.
+    """
+    assert config.generation_batch_size is not None
+    needed = config.generation_batch_size // config.num_generations
+    if isinstance(dataset, Sized) and len(dataset) < needed:
+        raise ConfigError(
+            f"{len(dataset)} prompts are fewer than the {needed} of one generation ({config.generation_batch_size} "
+            f"completions, {config.num_generations} a prompt), so nothing would be trained; take more data, a smaller "
+            "per_device_train_batch_size or steps_per_generation, or more num_generations"
+        )
 
 
 def refuse_hidden_tags(processor: Any, segments: Sequence[SegmentSpec] = THINK_ANSWER) -> None:

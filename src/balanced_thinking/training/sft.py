@@ -29,7 +29,7 @@ from balanced_thinking.data.datacheck import CheckReport, check_rows
 from balanced_thinking.data.families import image_token_counter
 from balanced_thinking.data.templates import tokenizer_of
 from balanced_thinking.errors import ConfigError, DataError
-from balanced_thinking.models.checkpoints import StrictResume
+from balanced_thinking.models.checkpoints import StrictResume, check_start
 from balanced_thinking.models.modeling import Targets, add_weighted_head, freeze_vision_tower, load_processor
 from balanced_thinking.training.meter import SegmentMeter
 from balanced_thinking.training.sampling import LengthGroupedBatches
@@ -51,6 +51,7 @@ class ScaleSFTTrainer(StrictResume, SFTTrainer):
     Raises:
         ConfigError: a setting that cannot be right with this loss.
         DataError: a row cannot be used (``scale_check="all"``: before the first step).
+        CheckpointError: the model's folder lacks a tensor.
 
     Logged under ``scale/``: see ``training.meter``. The evaluation loss uses equal fixed weights for both losses, so
     that curves can be compared; ``eval_scale/nll_token`` is the token mean beside it.
@@ -79,6 +80,7 @@ class ScaleSFTTrainer(StrictResume, SFTTrainer):
         if own_collator:
             data_collator = make_collator(processing_class, args, generation_config=_generation_config(model))
             train_dataset, eval_dataset, self._row_lengths = _checked(train_dataset, eval_dataset, data_collator, args)
+        check_start(model, args)
         # Everything is done in the collator, for text-only rows as well; this is TRL's public way to say so.
         args.dataset_kwargs = {**(args.dataset_kwargs or {}), "skip_prepare_dataset": True}
         super().__init__(

@@ -1,0 +1,67 @@
+"""``training.attempts``: which attempts belong together."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from balanced_thinking.errors import CheckpointError, ConfigError
+from balanced_thinking.training import attempts
+from balanced_thinking.training.attempts import known_run, refuse_other_inputs, resume_point, settings_of
+from balanced_thinking.training.dataset import DataArguments
+
+
+def write(folder, **told):
+    (folder / "run.json").write_text(json.dumps(told))
+
+
+def test_the_number_of_processes_is_a_setting(tmp_path):
+    """With twice as many processes a step takes twice the rows."""
+    config = SimpleNamespace(to_dict=lambda: {"seed": 1}, world_size=2)
+    settings = settings_of(DataArguments(dataset=["x"]), config, DataArguments(), {})
+    assert settings["processes"] == 2
+    (tmp_path / "checkpoint-1").mkdir()
+    write(tmp_path, config={**settings, "processes": 1})
+    with pytest.raises(ConfigError, match="processes: 1 there, 2 now"):
+        known_run(tmp_path, settings)
+    del settings["processes"]
+    write(tmp_path, config=settings)  # as before it was written down
+    assert known_run(tmp_path, {**settings, "processes": 2})
+
+
+def test_a_run_that_left_nothing_makes_room(tmp_path, capsys):
+    """A setting that fails in the first step could not be corrected in the same folder."""
+    write(tmp_path, config={"scale_rewards": "foo"}, finished=False)
+    (tmp_path / "clock.json").write_text("{}")
+    assert known_run(tmp_path, {"scale_rewards": "group"}) == {}
+    assert "left no checkpoint; this one takes its place" in capsys.readouterr().out
+    assert not (tmp_path / "clock.json").exists()
+    write(tmp_path, config={"scale_rewards": "foo"}, finished=True)
+    with pytest.raises(ConfigError, match="other settings"):
+        known_run(tmp_path, {"scale_rewards": "group"})
+
+
+@pytest.mark.parametrize(("key", "words"), [("rows", "the rows of its data"), ("weights", "the weights of the model")])
+def test_other_data_or_weights_under_the_same_name_are_refused(tmp_path, key, words):
+    now = {"rows": "a", "weights": "b"}
+    with pytest.raises(ConfigError, match=f"{words}.* changed since it began"):
+        refuse_other_inputs(tmp_path, {"inputs": {**now, key: "c"}}, now)
+    refuse_other_inputs(tmp_path, {"inputs": now}, now)
+    refuse_other_inputs(tmp_path, {}, now)  # of a version that did not write them down
+    refuse_other_inputs(tmp_path, {"inputs": now}, {"rows": None, "weights": None})  # a process that read none
+
+
+def test_the_checkpoint_that_is_asked_for_is_taken(tmp_path, monkeypatch):
+    """``resume_from_checkpoint`` was ignored."""
+    newest = tmp_path / "checkpoint-4"
+    monkeypatch.setattr(attempts, "checkpoint_fault", lambda place: None if place.exists() else "not there")
+    monkeypatch.setattr(attempts, "last_checkpoint", lambda folder: (newest, []))
+    (tmp_path / "checkpoint-2").mkdir()
+    assert resume_point(tmp_path, str(tmp_path / "checkpoint-2")) == (tmp_path / "checkpoint-2", [])
+    assert [resume_point(tmp_path, asked) for asked in (None, "true", True, "false")] == [(newest, [])] * 4
+    with pytest.raises(CheckpointError, match="checkpoint-3 cannot be resumed from: not there"):
+        resume_point(tmp_path, str(tmp_path / "checkpoint-3"))
+    monkeypatch.setattr(attempts, "last_checkpoint", lambda folder: (None, ["checkpoint-4 is passed over: torn"]))
+    assert resume_point(tmp_path, None)[0] is None
+    with pytest.raises(CheckpointError, match="no valid checkpoint to resume from; checkpoint-4 is passed over"):
+        resume_point(tmp_path, "true")
