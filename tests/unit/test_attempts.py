@@ -29,6 +29,15 @@ def test_the_number_of_processes_is_a_setting(tmp_path):
     assert known_run(tmp_path, {**settings, "processes": 2})
 
 
+def test_a_setting_that_is_newer_than_the_run_was_off_in_it(tmp_path):
+    (tmp_path / "checkpoint-1").mkdir()
+    write(tmp_path, config={"seed": 1})
+    assert known_run(tmp_path, {"seed": 1, "scale_tags": "own", "overlong_cache": 0})
+    for newer in ({"scale_tags": "next"}, {"overlong_cache": 5}):
+        with pytest.raises(ConfigError, match="other settings"):
+            known_run(tmp_path, {"seed": 1, **newer})
+
+
 def test_a_run_that_left_nothing_makes_room(tmp_path, capsys):
     """A setting that fails in the first step could not be corrected in the same folder."""
     write(tmp_path, config={"scale_rewards": "foo"}, finished=False)

@@ -25,6 +25,8 @@ _FREE = {
     "push_to_hub", "hub_token", "hub_model_id", "resume_from_checkpoint", "scale_new_total_steps", "log_level",
     "dataloader_num_workers", "logging_steps", "scale_check", "scale_check_limit", "project", "trackio_space_id",
 }  # fmt: skip
+# What a setting is in a run whose version did not know it, where that is not false or empty.
+_BEFORE = {"scale_tags": "own"}
 _INPUTS = {"rows": "the rows of its data", "weights": "the weights of the model that it starts from"}
 
 
@@ -58,7 +60,9 @@ def known_run(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
         raise CheckpointError(f"{file} is not valid JSON; remove the folder, or choose another output_dir") from error
     before, now = fixed(known.get("config", {})), fixed(settings)
     # A setting that the version which began the run did not know is off in it, and the processes were not written.
-    before |= {key: value for key, value in now.items() if key not in before and (not value or key == "processes")}
+    unknown = {key: value for key, value in now.items() if key not in before}
+    quiet = ("processes", *_BEFORE)
+    before |= {key: _BEFORE.get(key, value) for key, value in unknown.items() if not value or key in quiet}
     changed = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
     if not changed:
         return known
