@@ -173,6 +173,26 @@ def test_examples_outlive_the_predictions_they_came_from(tmp_path):
     assert other.exists()
 
 
+def test_an_arm_that_is_added_later_takes_no_examples_away(tmp_path):
+    """Where the predictions of the first arm are gone, the new one had the examples to itself."""
+    values = {
+        "name": "n",
+        "models": ["m"],
+        "arms": ["sft", "scale"],
+        "benchmarks": ["icons"],
+        "recipe": {"dataset": "d"},
+    }
+    comparison = read_comparison(values, source="x")
+    for arm in ("sft", "scale"):
+        folder = tmp_path / "m" / arm / "seed-0" / "predictions"
+        folder.mkdir(parents=True)
+        line = {"id": "q1", "question": "How many?", "images": [], "reference": "3", "correct": arm == "sft"}
+        (folder / "icons.jsonl").write_text(json.dumps({**line, "response": f"by {arm}"}) + "\n")
+        write_report(comparison, [row("sft", 100, benchmark="icons")], tmp_path)
+        shutil.rmtree(tmp_path / "m")
+    assert "by sft" in (tmp_path / "report.md").read_text()
+
+
 def test_an_arm_without_predictions_leaves_the_others_their_examples(tmp_path):
     values = {"name": "n", "models": ["m"], "arms": ["sft", "scale"], "benchmarks": ["b"], "recipe": {"dataset": "d"}}
     comparison = read_comparison({**values, "benchmarks": ["icons"]}, source="x")

@@ -41,7 +41,9 @@ _CITE = (
 def write_report(comparison: Comparison, rows: Sequence[dict[str, Any]], output: Path) -> Path:
     """Write ``report.html``, ``report.md``, ``plots/`` and ``examples/`` under ``output``; returns the HTML page."""
     output = Path(output)
-    if chosen := _examples(comparison, output):
+    chosen = _examples(comparison, output)
+    # An arm that is added where the predictions of the others are gone must not take their examples away.
+    if chosen and _arms_of(_kept_examples(output / "examples")) <= _arms_of(chosen):
         _keep_examples(chosen, output / "examples")
     blocks = _blocks(comparison, rows, output)
     write_text(output / "report.md", markdown(blocks, output))
@@ -260,6 +262,10 @@ def _kept_examples(folder: Path) -> list[Example]:
         )
         for each in kept
     ]
+
+
+def _arms_of(examples: Sequence[Example]) -> set[str]:
+    return {answer.arm for example in examples for answer in example.answers}
 
 
 def _examples(comparison: Comparison, output: Path, *, count: int = 4) -> list[Example]:
