@@ -4,12 +4,15 @@ import pytest
 import torch
 from PIL import Image
 
+from balanced_thinking.compare.comparison import ARMS
 from balanced_thinking.core.segments import THINK_ANSWER, SegmentSpec
 from balanced_thinking.data.collate import ScaleCollator
 from balanced_thinking.data.records import to_trl_row
 from balanced_thinking.data.rowcheck import read_row
 from balanced_thinking.data.templates import Rendered, token_targets
 from balanced_thinking.errors import ConfigError, DataError, SegmentError
+from balanced_thinking.training.sft import make_collator
+from balanced_thinking.training.sft_config import ScaleSFTConfig
 from tiny import CHAT_TEMPLATE, tiny_examples, tiny_processor
 
 PICTURE = Image.new("RGB", (16, 16), (200, 30, 30))
@@ -93,6 +96,16 @@ def test_a_token_that_begins_a_closing_tag_decides_to_close(tags, expected):
     rendered = Rendered(response + "<end>", 0, "")
     found = token_targets(Pieces(), rendered, row=one, segments=segments, end_ids=frozenset({6}), tags=tags)
     assert found.segments == expected
+
+
+@pytest.mark.parametrize(
+    ("arm", "trace"), [("scale", "<think>look</think>"), ("tags-next", "<think>look"), ("tags-none", "look")]
+)
+def test_the_arms_of_a_comparison_count_tags_where_they_say(processor, tmp_path, arm, trace):
+    """From the arm's recipe through the trainer's settings to the segments of a batch."""
+    config = ScaleSFTConfig(str(tmp_path), use_cpu=True, report_to="none", **ARMS[arm].recipe)
+    batch = make_collator(processor, config)([row("<think>look</think><answer>red</answer>")])
+    assert parts(processor, batch)[1] == trace
 
 
 def test_labels_are_shifted_once(processor):
