@@ -40,10 +40,11 @@ test-long: $(READY)
 	$(BIN)/python -m pytest -m long
 
 # lmms-eval pins other versions than we do, so it gets an environment of its own (some minutes, 6 GB).
+# filelock 4 has no `_api`, which lmms-eval 0.7.3 imports.
 LMMS := .venv-lmms-eval
 $(LMMS)/.ready:
 	test -x $(LMMS)/bin/python || $(PYTHON) -m venv $(LMMS)
-	$(LMMS)/bin/python -m pip install -q --disable-pip-version-check 'lmms-eval==0.7.3' decord
+	$(LMMS)/bin/python -m pip install -q --disable-pip-version-check 'lmms-eval==0.7.3' decord 'filelock<4'
 	@touch $@
 
 test-lmms-eval: $(READY) $(LMMS)/.ready
