@@ -191,6 +191,29 @@ def test_choice(prediction, reference, expected):
         ("?", "B", ("!", "?"), True),
         ("cat", "a cat", ("a dog", "a cat"), True),  # a reference given as text
         ("B", "a cat", ("a dog", "a cat"), True),
+        # choices that the rule for texts would not tell apart
+        ("-3", "B", ("-3", "3"), False),
+        ("3", "B", ("-3", "3"), True),
+        ("\u22123", "A", ("-3", "3"), True),
+        ("-0.22", "D", ("-0.22", "-0.27", "0.27", "0.22"), False),
+        ("-0.22.", "A", ("-0.22", "-0.27", "0.27", "0.22"), True),
+        ("FF", "C", ("ff", "FF", "Ff", "Ee"), False),
+        ("Ff", "C", ("ff", "FF", "Ff", "Ee"), True),
+        ("Ff.", "C", ("ff", "FF", "Ff", "Ee"), True),
+        ("'FF'", "B", ("ff", "FF", "Ff", "Ee"), False),  # as a text it could be any of three
+        ("10²", "B", ("102", "10²"), True),
+        ("10²", "A", ("102", "10²"), False),
+        ("A dog.", "A", ("dog", "cat"), True),
+        ("B. same", "A", ("same", "same"), False),  # it names a letter
+        # several letters name no choice
+        ("(B) is incorrect. The correct answer is (A).", "B", None, False),
+        ("(A) or (B)", "A", ("x", "y"), False),
+        ("(A) 18.95\n(B) 18.92\n(C) -18.95", "A", ("18.95", "18.92", "-18.95"), False),
+        ("A. 18.95\nB. 18.92", "A", ("18.95", "18.92"), False),
+        ("(A) dog, so (A)", "A", ("dog", "cat"), True),
+        ("B. P(A) is larger", "B", ("one", "two"), True),
+        ("B. a cat (E)", "B", ("a dog", "a cat"), True),  # there is no choice E
+        ("A. Vitamin (B)", "A", ("Vitamin (B)", "none"), True),  # the choice's own text
     ],
 )
 def test_choice_without_or_with_odd_choices(prediction, reference, choices, expected):
@@ -203,7 +226,9 @@ NUMBERS = [
         for form in ("21", "21.0", "21.", "+21", " 21\n", "2.1e1", "021", "twenty-one", "Twenty One", "21 %")
     ],
     *[(form, "21") for form in ("$21", "€ 21", "21€", "₹21.00", "21%", "twenty\u2013one", "TWENTY-ONE.", "２１", "٢١")],
-    *[(form, "1234") for form in ("1,234", "1,234.", "1234.00", "$1,234.0", "1，234")],
+    *[(form, "1234") for form in ("1,234", "1,234.", "1234.00", "$1,234.0", "1，234", "1234,", "+1,234")],
+    *[(form, "1234567.5") for form in ("1,234,567.5", "12,34,567.5", "€1,234,567.50")],
+    ("-$1,234", "-1234"),
     *[(form, "-5") for form in ("-5", "\u22125", "\u22125.0", "\uff0d5", "\u20135", "-$5", "$-5")],
     *[(form, "0") for form in ("0", "-0", "zero", "0.000", ".0", "0e5")],
     *[(form, "100") for form in ("one hundred", "hundred", "a hundred", "1e2", "100.")],
@@ -240,6 +265,12 @@ def test_equal_numbers(prediction, reference):
         ("zero-one", "1"),
         ("1.2.3", "1.23"),
         ("--5", "5"),
+        ("3,4", "34"),  # a decimal comma, or two numbers
+        ("1,5", "15"),
+        ("1,2345", "12345"),
+        ("1234,567", "1234567"),
+        ("1,234.5,6", "1234.56"),
+        ("1,,234", "1234"),
         ("%", "0"),
         ("$", "0"),
         (",", "0"),
@@ -281,6 +312,13 @@ TEXTS = [
     ("a", "A"),
     ("...", "..."),
     ("C++", "c++"),
+    ("(-3 m)", "\u22123 m"),
+    ("- red", "red"),
+    ("\u201c.5 g\u201d", ".5 g"),
+    ("10² m", "10^2 m"),
+    ("H₂O", "H2O"),
+    ("90°.", "90°"),
+    ("well\u2010known", "well-known"),
     ("赤い", "赤い。"),
 ]
 
@@ -304,6 +342,13 @@ def test_equal_texts(prediction, reference):
         ("c", "c++"),
         ("no", "not"),
         ("theatre", "atre"),
+        ("10 mV", "-10 mV"),
+        ("10 mV", "\u221210 mV"),
+        ("5 g", ".5 g"),
+        ("F", "F#"),
+        ("5 points", "5 points %"),
+        ("10²", "102"),
+        ("the -3", "3"),
         ("andy", "dy"),
     ],
 )

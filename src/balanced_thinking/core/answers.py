@@ -37,9 +37,14 @@ ANSWER_KINDS = ("choice", "number", "text")
 # A lone letter ("B", "(b)", "B.") and a letter before a text ("B. a dog", "(B) a dog"); never "A dog", an article.
 _LONE_LETTER = re.compile(r"[(\[{<]?\s*([A-Za-z])\s*[)\]}>]?\s*[.:]?")
 _LETTER_FIRST = re.compile(r"(?:[(\[{<]\s*([A-Za-z])\s*[)\]}>]|([A-Za-z])\s*[.:)\]}>])")
+# Another letter behind it, in brackets ("f(x)" has none) or at the start of a line: then no choice is named.
+_LETTER_LATER = re.compile(r"(?<!\w)[(\[{<]\s*([A-Za-z])\s*[)\]}>]|^\s*([A-Za-z])\s*[.:)\]}>]", re.MULTILINE)
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,3})?")
-_MINUS = dict.fromkeys(map(ord, "\u2212\u2010\u2011\u2012\u2013\uff0d\ufe63"), "-")
+_MINUS = dict.fromkeys(map(ord, "\u2212\u2010\u2011\u2012\u2013\u207b\uff0d\ufe63"), "-")
+_GROUPED = re.compile(r"[^\d,]*\d{1,3}(?:,\d{2,3})*,\d{3}(?!\d)[^,]*")  # thousands, lakhs and crores too
+_RAISED = re.compile("[\u2070\u00b9\u00b2\u00b3\u2074-\u207b]+")
 _ARTICLES = ("a ", "an ", "the ")
+_MEANS_SOMETHING = "#%\u2030\u00b0"  # punctuation to Unicode, at the end of "F#" and "5 %" a part of what is said
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +133,12 @@ def answers_match(prediction: str | None, reference: str, *, kind: str, choices:
     """Whether a predicted answer equals the reference, by the rule of its kind.
 
     * ``choice``: a lone letter, brackets, "." or ":" after it and case ignored ("(B)", "B. a dog", "b"); else the text
-      of a choice, compared as ``text``. A letter beyond the given choices is no letter.
-    * ``number``: commas, %, currency signs and a final dot removed, Unicode minus read as minus, English words from
-      zero to one hundred; compared as decimals ("21.0", "21", "twenty-one").
-    * ``text``: NFKC, case folded, outer punctuation, a leading article and repeated spaces removed; equality.
+      of a choice, compared as ``text``, but where that does not tell two choices apart ("-3" and "3", "ff" and "FF")
+      as it is written. A letter beyond the given choices is no letter; several letters name no choice.
+    * ``number``: commas between thousands, %, currency signs and a final dot removed, Unicode minus read as minus,
+      English words from zero to one hundred; compared as decimals ("21.0", "21", "twenty-one").
+    * ``text``: NFKC (raised digits as "^2"), case folded, Unicode minus read as minus, outer punctuation, a leading
+      article and repeated spaces removed; equality. The sign or dot of a number ("-3 m", ".5") and #, % and ° stay.
 
     Args:
         prediction: Any text; None or an empty one is wrong. Never raises, whatever it holds.
@@ -173,9 +180,10 @@ def check_reference(reference: str, *, kind: str, choices: Sequence[str] | None 
 
 def parse_number(text: str) -> Decimal | None:
     """The decimal that a text spells, by the ``number`` rule of ``answers_match``; None if it spells none."""
-    kept = "".join(c for c in text.translate(_MINUS) if c not in ",，%％" and unicodedata.category(c) != "Sc")
-    kept = _trim(kept)
-    kept = _trim(kept[:-1]) if kept.endswith(".") else kept
+    kept = "".join(c for c in text.translate(_MINUS) if c not in "%％" and unicodedata.category(c) != "Sc")
+    kept = _trim(kept).replace("，", ",")
+    kept = _trim(kept[:-1]) if kept.endswith((".", ",")) else kept
+    kept = kept.replace(",", "") if _GROUPED.fullmatch(kept) else kept
     if _NUMBER.fullmatch(kept):
         try:
             return Decimal(kept)
@@ -186,8 +194,9 @@ def parse_number(text: str) -> Decimal | None:
 
 def normalise_text(text: str) -> str:
     """A text as the ``text`` rule of ``answers_match`` compares it; one of punctuation only is kept as it is."""
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    spaced = " ".join(folded.split())
+    raised = _RAISED.sub(lambda match: "^" + unicodedata.normalize("NFKC", match[0]), text)
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", raised).casefold())
+    spaced = " ".join(folded.translate(_MINUS).split())
     bare = _strip_outer(spaced)
     for article in _ARTICLES:
         if bare.startswith(article):
@@ -200,22 +209,46 @@ def _same_choice(prediction: str, reference: str, choices: Sequence[str] | None)
     right = _choice_index(reference, choices)
     if right is None or _choice_index(prediction, choices) == right:
         return right is not None
-    # Two choices may share one text: then the text of the right one counts, wherever it was found first.
-    return bool(choices) and not _lone_letter(prediction) and _same_text(prediction, choices[right])  # type: ignore[index]
+    # Two choices may be written alike: then the text of one is the text of the other.
+    return right in _with_text(prediction, choices) and _lone_letter(prediction) is None
 
 
 def _choice_index(text: str, choices: Sequence[str] | None) -> int | None:
     """A lone letter, else the text of a choice (so that "A.I." may be one), else a letter in front of a text."""
     normal = _trim(unicodedata.normalize("NFKC", text))
-    lone = _lone_letter(normal)
-    if lone and (choices is None or _letter_index(lone) < len(choices)):
-        return _letter_index(lone)
-    same = (i for i, choice in enumerate(choices or ()) if normalise_text(choice) == normalise_text(normal))
-    if (found := next(same, None)) is not None:
-        return found
+    lone = _letter_index(_lone_letter(normal), choices)
+    if lone is not None:
+        return lone
+    if found := _with_text(text, choices):
+        return found[0]
     match = _LETTER_FIRST.match(normal)
-    index = _letter_index(match[1] or match[2]) if match else None
-    return index if index is not None and (choices is None or index < len(choices)) else None
+    index = _letter_index(match[1] or match[2], choices) if match else None
+    if match is None or index is None:
+        return None
+    rest = normal[match.end() :]
+    if choices and index in _with_text(rest, choices):  # its own text may hold letters: "A. Vitamin (C)"
+        return index
+    later = {_letter_index(other[1] or other[2], choices) for other in _LETTER_LATER.finditer(rest)}
+    return None if later - {None, index} else index
+
+
+def _with_text(text: str, choices: Sequence[str] | None) -> list[int]:
+    """The choices with this text: as it is written, else without a final dot, else by the ``text`` rule; several only
+    if they are written alike, since a rule that takes "-3" for "3" cannot choose between them."""
+    for rule in (_written, _without_dot, normalise_text):
+        wanted = rule(text)
+        same = [index for index, choice in enumerate(choices or ()) if rule(choice) == wanted]
+        if same and len({_written(choices[index]) for index in same}) == 1:  # type: ignore[index]
+            return same
+    return []
+
+
+def _written(text: str) -> str:
+    return " ".join(_trim(unicodedata.normalize("NFC", text)).translate(_MINUS).split())
+
+
+def _without_dot(text: str) -> str:
+    return _written(text).rstrip(". ")
 
 
 def _same_text(one: str, other: str) -> bool:
@@ -227,8 +260,10 @@ def _lone_letter(text: str) -> str | None:
     return match[1] if match else None
 
 
-def _letter_index(letter: str) -> int:
-    return ord(letter.upper()) - ord("A")
+def _letter_index(letter: str | None, choices: Sequence[str] | None) -> int | None:
+    """Its place in the alphabet; None where there is no letter or no choice of that place."""
+    index = ord(letter.upper()) - ord("A") if letter else None
+    return None if index is None or (choices and index >= len(choices)) else index
 
 
 def _malformed_kind(scan: SegmentScan, segments: Sequence[SegmentSpec]) -> str | None:
@@ -251,14 +286,21 @@ def _trim(text: str) -> str:
 
 
 def _strip_outer(text: str) -> str:
-    return _strip_categories(text, ("P", "Z", "Cc", "Cf"))
+    """Without outer punctuation and space; the sign or dot in front of a number and ``_MEANS_SOMETHING`` stay."""
+    bare = _strip_categories(text, ("P", "Z", "Cc", "Cf"), keep=_MEANS_SOMETHING)
+    before = text[: text.find(bare)] if bare[:1].isdigit() else ""
+    sign = re.search(r"-?\.?$", before)
+    return (sign[0] if sign else "") + bare
 
 
-def _strip_categories(text: str, categories: tuple[str, ...]) -> str:
+def _strip_categories(text: str, categories: tuple[str, ...], keep: str = "") -> str:
+    def outer(character: str) -> bool:
+        return character not in keep and unicodedata.category(character).startswith(categories)
+
     start, end = 0, len(text)
-    while start < end and unicodedata.category(text[start]).startswith(categories):
+    while start < end and outer(text[start]):
         start += 1
-    while end > start and unicodedata.category(text[end - 1]).startswith(categories):
+    while end > start and outer(text[end - 1]):
         end -= 1
     return text[start:end]
 
