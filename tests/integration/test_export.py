@@ -1,5 +1,6 @@
 """Exported tasks score as we do: by themselves in a bare interpreter, and through lmms-eval on a trained twin."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -108,6 +109,21 @@ print(json.dumps(found))
     assert len({json.dumps(line) for line in found}) > 4
 
 
+def test_own_segments_and_columns_reach_the_tasks(tmp_path):
+    """``utils.py`` reads what a model with stages of its own writes, of a file that needs to be told how to be read."""
+    row = {"frage": "Hue?", "choices": ["red", "blue"], "answer": "B", "rationale": "r"}
+    (tmp_path / "mine.jsonl").write_text(json.dumps(row))
+    given = ["export", "lmms-eval", "--benchmark", str(tmp_path / "mine.jsonl"), "--output_dir", str(tmp_path / "out")]
+    assert main([*given, "--columns", '{"question": "frage"}', "--scale_segments", "llava-cot"]) == 0
+    spec = importlib.util.spec_from_file_location("exported_utils", tmp_path / "out/utils.py")
+    utils = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(utils)
+    (doc,) = map(json.loads, (tmp_path / "out/questions/mine.jsonl").read_text().splitlines())
+    stages = "".join(f"<{name}>x</{name}>" for name in ("SUMMARY", "CAPTION", "REASONING"))
+    assert utils.score(doc, [f"{stages}<CONCLUSION>B</CONCLUSION>"]) == {"exact_match": 1.0, "malformed": 0.0}
+    assert utils.score(doc, ["<think>x</think><answer>B</answer>"])["malformed"] == 1.0
+
+
 def test_questions_within_conversations_are_refused(tmp_path, capsys):
     turns = [{"role": role, "content": text} for role, text in (("user", "1?"), ("assistant", "x"), ("user", "2?"))]
     (tmp_path / "talk.jsonl").write_text(json.dumps({"messages": turns, "answer": "y"}))
@@ -127,6 +143,8 @@ def test_a_folder_in_use_and_double_names_are_refused(exported, data, tmp_path, 
     (tmp_path / "file").touch()
     for arguments, message in (
         ([str(tmp_path / "file")], "is a file; name a new folder"),
+        ([str(tmp_path / "file" / "x")], "cannot write to"),
+        ([str(tmp_path / "y"), "--answer_from", "boxed"], "answer_from is for data files, and none is asked for"),
         ([str(tmp_path / "a[1]")], "in a path mean something else to datasets"),
         ([str(tmp_path / "y"), "--limit", "-1"], "limit must be at least 1, not -1"),
         ([str(tmp_path / "y"), "--max_new_tokens", "0"], "max_new_tokens must be at least 1, not 0"),

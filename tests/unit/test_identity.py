@@ -7,8 +7,11 @@ import shutil
 import pytest
 from PIL import Image
 
+from balanced_thinking.core.segments import THINK_ANSWER
+from balanced_thinking.data.example import Example
 from balanced_thinking.errors import DataError
-from balanced_thinking.evaluation.identity import pictures_identity, rendering_identity
+from balanced_thinking.evaluation.identity import asked_identity, pictures_identity, rendering_identity
+from balanced_thinking.evaluation.question import Question
 from tiny import tiny_processor, tiny_qwen2_5_vl
 
 
@@ -41,6 +44,15 @@ def test_pixels_of_pil_pictures_count():
     assert of(Image.new("RGB", (2, 8))) != of(Image.new("RGB", (8, 2)))
     palettes = [Image.new("RGB", (4, 4), colour).quantize() for colour in ("red", "blue")]
     assert of(palettes[0]) != of(palettes[1])
+
+
+def test_what_a_score_goes_by_is_part_of_a_question():
+    def told(**facts):
+        example = Example("1", "mathvista", (), "How long?", None, None, "1.52", "number")
+        return asked_identity([Question(example, facts=facts)], THINK_ANSWER)["questions"]
+
+    assert told(precision=1) == told(precision=1)
+    assert len({told(), told(precision=1), told(precision=2), told(direct_answers=["1", "2"])}) == 4
 
 
 def test_a_missing_picture_is_named(tmp_path):

@@ -18,7 +18,7 @@ from balanced_thinking.data.prompts import render_question
 from balanced_thinking.demo.presets.twins import build_twin
 from balanced_thinking.errors import DataError, EvaluationError
 from balanced_thinking.evaluation import rules
-from balanced_thinking.evaluation.benchmarks import ask
+from balanced_thinking.evaluation.benchmarks import ask, check_reading
 from balanced_thinking.evaluation.benchmarks.published import PUBLISHED
 from balanced_thinking.evaluation.evaluate import find_benchmark
 from balanced_thinking.evaluation.question import Question
@@ -289,7 +289,10 @@ def test_the_hub_is_streamed_without_decoding_pictures(monkeypatch):
         ("a-okvqa", {"image": None}, "image: is missing"),
         ("ai2d", {"image": None}, "image: is missing"),
         ("iconqa", {"choices": "4,0,1", "answer": "0"}, "answer: '0' may be the number of a choice or its text"),
+        ("iconqa", {"choices": "B,A,C", "answer": "A"}, "answer: 'A' may be the letter of a choice or its text"),
         ("iconqa", {"ques_type": "choose_img", "choices": "a,b,c"}, "choices: 3 choices, but 1 pictures of them"),
+        ("iconqa", {"ques_type": None}, "ques_type"),
+        ("m3cot", {"image": None}, "image: is missing"),
     ],
 )
 def test_faults_name_record_and_field(name, change, message, tmp_path):
@@ -306,6 +309,14 @@ def test_faults_name_record_and_field(name, change, message, tmp_path):
             "answer": "down",
             "query_image": encoded(),
             "choice_image_0": encoded(),
+        },
+        "m3cot": {
+            "id": "m",
+            "question": "Q?",
+            "choices": ["a", "b"],
+            "answer": "A",
+            "rationale": "r",
+            "image": encoded(),
         },
         "a-okvqa": {key: value for key, value in AOK.items() if key != "image_id"} | {"image": encoded()},
     }
@@ -329,6 +340,32 @@ def test_pictures_lie_where_the_published_archives_put_them(tmp_path):
     with pytest.raises(DataError, match="give image_root, the folder of the pictures"):
         list(ask(f"a-okvqa={tmp_path / 'c'}").load())
     assert len(list(ask(f"a-okvqa={tmp_path / 'c'}", {"image_root": str(tmp_path / "coco")}).load())) == 1
+
+
+def test_m3cot_as_its_own_writer_leaves_it(tmp_path):
+    row = {"id": "m", "question": "Q?", "choices": ["a", "b"], "answer": "A", "rationale": "r"}
+    picture(tmp_path, "images/m.png")
+    (tmp_path / "dev.jsonl").write_text(json.dumps(row | {"image_path": "images/m.png", "split": "dev"}))
+    (found,) = ask(f"m3cot:val={tmp_path}").load()
+    assert [Path(image).name for image in found.example.images] == ["m.png"]
+
+
+@pytest.mark.parametrize("option", ["format", "columns", "answer_from", "image_root"])
+def test_an_option_that_nothing_takes_is_refused(option):
+    reading = {"format": None, "columns": {}, "answer_from": None, "image_root": None, "segments": "llava-cot"}
+    check_reading(["icons"], reading)
+    check_reading(["icons", "mine.jsonl"], reading | {option: "x"})
+    name = option.replace("format", "dataset_format")
+    with pytest.raises(EvaluationError, match=rf"^{name} is for data files.*and none is asked for; leave it out$"):
+        check_reading(["icons", "easy-vqa"], reading | {option: "x"})
+    if option == "image_root":
+        check_reading(["a-okvqa=/data"], reading | {option: "x"})
+
+
+def test_a_split_that_is_not_there_is_not_made_up():
+    with pytest.raises(EvaluationError, match=r"easy-vqa-captions has no split 'test'; there are train, val"):
+        ask("easy-vqa-captions")
+    assert ask("easy-vqa-captions:val").name == "easy-vqa-captions-val"
 
 
 def test_what_a_benchmark_itself_leaves_out(tmp_path):
@@ -437,6 +474,9 @@ def test_mmmu_with_choices(answer, right, score):
         ("a", asked("b"), 0.0),
         (None, asked("b"), 0.0),
         ("9" * 100_000, asked("1000"), 0.0),
+        ("I reason at length. " * 100 + "So the answer is 42", asked("42"), 1.0),
+        ("42, since " + "x" * 5000, asked("42"), 0.0),  # a number far from the end of what holds it
+        ("The answer is \n5", asked("5"), 0.0),  # MMMU takes the "is" before the line's end for the key part
     ],
 )
 def test_mmmu_open(answer, question, score):
@@ -462,12 +502,35 @@ def test_mmmu_open(answer, question, score):
         ("none", asked("1.5", answer_type="float", precision=1.0), 0.0),
         ("[1, 2]", asked("[1, 2]", answer_type="list"), 1.0),
         ("(B) y", asked("B", ("x", "y"), answer_type="text"), 1.0),
+        ("The answer is (B)", asked("B", ("x", "y"), answer_type="text"), 1.0),
+        ("(A) or (B)", asked("B", ("x", "y"), answer_type="text"), 0.0),
+        ("-3", asked("B", ("-3", "3"), answer_type="text"), 0.0),
+        ("1.5", asked("1.5", answer_type="float", precision=[1]), 1.0),
         ("z", asked("B", ("x", "y"), answer_type="text"), 0.0),
         (None, asked("14", answer_type="integer"), 0.0),
     ],
 )
 def test_mathvista(answer, question, score):
     assert rules.mathvista(answer, question) == score
+
+
+@pytest.mark.parametrize(
+    ("answer", "right", "score"),
+    [
+        ("The correct answer is (D) cat", "D", 1.0),
+        ("(A) is wrong, so (B)", "B", 1.0),
+        ("(A) is wrong, so (B)", "A", 0.0),
+        ("(Z)", "A", 0.0),
+        ("It must be the blue whale.", "B", 1.0),
+        ("no dog but a cat", "D", 1.0),  # of several texts the last choice's
+        ("Option B, surely", "B", 1.0),
+        ("c", "C", 1.0),
+        ("neither", "A", 0.0),
+        (None, "A", 0.0),
+    ],
+)
+def test_m3cot(answer, right, score):
+    assert rules.m3cot(answer, asked(right, MANY)) == score
 
 
 @pytest.mark.parametrize(

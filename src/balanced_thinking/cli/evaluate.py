@@ -10,11 +10,11 @@ def run(argv: Sequence[str]) -> int:
 
     from pathlib import Path
 
-    from balanced_thinking.cli.parsing import mapping_of
+    from balanced_thinking.cli.parsing import mapping_of, reading_of
     from balanced_thinking.core.segments import parse_segments
     from balanced_thinking.demo.presets import resolve
     from balanced_thinking.errors import ConfigError
-    from balanced_thinking.evaluation.benchmarks import ask
+    from balanced_thinking.evaluation.benchmarks import ask, check_reading
     from balanced_thinking.evaluation.engine import Engine
     from balanced_thinking.evaluation.evaluate import evaluate
     from balanced_thinking.evaluation.trained import prompting, trained_segments
@@ -28,7 +28,8 @@ def run(argv: Sequence[str]) -> int:
     from balanced_thinking.models.modeling import check_name
 
     check_name(model)
-    reading = _reading(options)
+    reading = reading_of(options)
+    check_reading(options.benchmark, reading)
     names = [ask(benchmark, reading).name for benchmark in options.benchmark]  # all, before hours of the first
     if doubled := {name for name in names if names.count(name) > 1}:
         raise ConfigError(f"two benchmarks are called {min(doubled)}; evaluate them into two folders")
@@ -56,21 +57,8 @@ def run(argv: Sequence[str]) -> int:
     return 0
 
 
-def _reading(options: Any) -> dict[str, Any]:
-    """How data files are read: options of ``load_examples``."""
-    from balanced_thinking.cli.parsing import columns_of
-
-    return {
-        "format": options.dataset_format,
-        "image_root": options.image_root,
-        "answer_from": options.answer_from,
-        "columns": columns_of(options.columns),
-        "allow_outside": options.allow_outside,
-    }
-
-
 def _parse(argv: Sequence[str]) -> Any:
-    from balanced_thinking.cli.parsing import OneLineParser
+    from balanced_thinking.cli.parsing import OneLineParser, add_reading
     from balanced_thinking.evaluation.benchmarks import BENCHMARKS
     from balanced_thinking.evaluation.benchmarks.published import PUBLISHED
 
@@ -103,12 +91,7 @@ def _parse(argv: Sequence[str]) -> Any:
         "--answers_only", action="store_true", help="the model answers without thinking (malformed: n/a)"
     )
     parser.add_argument("--scale_segments", help="what the model writes; unset: as its run folder says")
-    files = parser.add_argument_group("data files", "how to read a file of yours; named as in training")
-    files.add_argument("--dataset_format", help="data format; unset: found out, and said")
-    files.add_argument("--image_root", help="folder of relative picture paths; unset: the data file's")
-    files.add_argument("--answer_from", help="tag, boxed, after_think or field")
-    files.add_argument("--columns", help='our names to the file\'s as JSON: {"question": "frage"}')
-    files.add_argument("--allow_outside", action="store_true", help="allow pictures outside the data's folder")
+    add_reading(parser)
     return parser.parse_all(argv)
 
 

@@ -47,6 +47,27 @@ def columns_of(text: str | None) -> Any:
         raise ConfigError(f'columns must be JSON such as {{"completion": "response"}}, not {text}') from error
 
 
+def add_reading(parser: argparse.ArgumentParser) -> None:
+    """The options that say how a data file is read."""
+    files = parser.add_argument_group("data files", "how to read a file of yours; named as in training")
+    files.add_argument("--dataset_format", help="data format; unset: found out, and said")
+    files.add_argument("--image_root", help="folder of relative picture paths; unset: the data file's")
+    files.add_argument("--answer_from", help="tag, boxed, after_think or field")
+    files.add_argument("--columns", help='our names to the file\'s as JSON: {"question": "frage"}')
+    files.add_argument("--allow_outside", action="store_true", help="allow pictures outside the data's folder")
+
+
+def reading_of(options: argparse.Namespace) -> dict[str, Any]:
+    """The values of ``add_reading`` as options of ``load_examples``."""
+    return {
+        "format": options.dataset_format,
+        "image_root": options.image_root,
+        "answer_from": options.answer_from,
+        "columns": columns_of(options.columns),
+        "allow_outside": options.allow_outside,
+    }
+
+
 def mapping_of(text: str | None, *, name: str) -> dict[str, Any] | None:
     """The value of an option that is a JSON object; None where it is not given, {} where it is empty.
 

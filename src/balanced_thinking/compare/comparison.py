@@ -13,7 +13,7 @@ from typing import Any
 
 from balanced_thinking.core.schedule import PRESETS
 from balanced_thinking.errors import ConfigError, EvaluationError
-from balanced_thinking.evaluation.benchmarks import ask, file_name
+from balanced_thinking.evaluation.benchmarks import ask, check_reading, file_name
 from balanced_thinking.evaluation.engine import check_running
 
 # What a comparison gives each stage by itself.
@@ -217,6 +217,10 @@ def check_benchmarks(comparison: Comparison) -> None:
         ConfigError: names the nearest that exists.
         DataError: of a data file, what is wrong with its first question.
     """
+    try:
+        check_reading(comparison.benchmarks, comparison.reading)
+    except EvaluationError as error:
+        raise ConfigError(f"comparison: evaluate: {error}") from error
     for benchmark in comparison.benchmarks:
         try:
             asked = ask(benchmark, comparison.reading)

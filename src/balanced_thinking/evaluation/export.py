@@ -9,15 +9,17 @@ What it leaves out: running lmms-eval; other models and prompts than its own.
 import json
 import shlex
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from balanced_thinking.core.segments import as_setting, parse_segments
 from balanced_thinking.data.prompts import render_question
 from balanced_thinking.data.rowcheck import open_image
 from balanced_thinking.errors import ConfigError
 from balanced_thinking.evaluation import rules
+from balanced_thinking.evaluation.benchmarks import ask, check_reading
 from balanced_thinking.evaluation.evaluate import Target, find_benchmark
 from balanced_thinking.evaluation.question import Question
 from balanced_thinking.runinfo import write_text
@@ -69,7 +71,8 @@ _UTILS = '''"""Questions and scores of think/answer models, by balanced-thinking
 
 ``exact_match``: the answer taken from the response (in <answer>..</answer>, else by the rules of
 scoring/balanced_thinking/core/answers.py) against the reference. ``malformed``: the response is not of the form
-<think>..</think><answer>..</answer>. Any other score is the benchmark's own.
+segments that SEGMENTS names, <think>..</think><answer>..</answer> unless told otherwise. Any other score is the
+benchmark's own.
 """
 
 import json
@@ -84,12 +87,14 @@ try:
     from balanced_thinking.data.example import Example
     from balanced_thinking.evaluation import rules
     from balanced_thinking.core.answers import answers_match, parse_response
+    from balanced_thinking.core.segments import parse_segments
     from balanced_thinking.evaluation.question import Question
 finally:
     sys.path.remove(str(HERE / "scoring"))
 
 PREFIX = {prefix!r}  # what the chat template writes of the response itself
 SYSTEM_PROMPT = {system_prompt!r}
+SEGMENTS = parse_segments({segments!r})
 
 
 def visual(doc):
@@ -111,7 +116,7 @@ def score(doc, results):
     choices = None if told["choices"] is None else tuple(told["choices"])
     example = Example(told["id"], told["source"], (), "", choices, None, told["answer"], told["kind"])
     question = Question(example, tuple(told["also"]), told["facts"])
-    parsed = parse_response(results[0], PREFIX)
+    parsed = parse_response(results[0], PREFIX, SEGMENTS)
     right = [told["answer"], *told["also"]]
     matches = [answers_match(parsed.answer, each, kind=told["kind"], choices=choices) for each in right]
     own = {{name: getattr(rules, name)(parsed.answer, question) for name in told["rules"]}}
@@ -139,6 +144,7 @@ def export_lmms_eval(
     limit: int | None = None,
     system_prompt: str | None = None,
     prefix: str = "",
+    reading: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """Write the task folder.
 
@@ -149,22 +155,28 @@ def export_lmms_eval(
         limit: Only the first so many questions of each.
         system_prompt: The one used in training, for lmms-eval's chat models.
         prefix: What the chat template writes of the response itself, such as ``<think>``.
+        reading: How data files are read, as in ``evaluate``; its ``segments`` are also what the model was trained to
+            write.
 
     Returns:
         The names of the tasks.
 
     Raises:
-        ConfigError: the folder is not empty, or two benchmarks would have one name.
+        ConfigError: the folder is not empty or cannot be made, or two benchmarks would have one name.
         EvaluationError, DataError: as ``find_benchmark``.
     """
     from balanced_thinking import __version__
 
     folder = Path(output_dir).resolve()
     _check(folder, limit=limit, max_new_tokens=max_new_tokens)
-    targets = [find_benchmark(benchmark, limit=limit) for benchmark in benchmarks]
-    names = [target.name for target in targets]
+    reading = reading or {}
+    segments = as_setting(parse_segments(reading.get("segments")))
+    check_reading(benchmarks, reading)
+    names = [ask(benchmark, reading).name for benchmark in benchmarks]
     if doubled := {name for name in names if names.count(name) > 1}:
         raise ConfigError(f"two benchmarks are called {min(doubled)}; export them into two folders")
+    _make(folder)
+    targets = [find_benchmark(benchmark, limit=limit, reading=reading) for benchmark in benchmarks]
     for target in targets:
         foreign = [name for name, rule in target.rules.items() if getattr(rules, name, None) is not rule]
         if any(question.example.context for question in target.questions):
@@ -179,7 +191,7 @@ def export_lmms_eval(
         place = folder / "scoring" / "balanced_thinking" / name
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(PACKAGE / name, place)
-    utils = _UTILS.format(version=__version__, prefix=prefix, system_prompt=system_prompt)
+    utils = _UTILS.format(version=__version__, prefix=prefix, system_prompt=system_prompt, segments=segments)
     write_text(folder / "utils.py", utils)
     tasks = [_task(target) for target in targets]
     write_text(folder / "README.md", _README.format(folder=shlex.quote(str(folder)), tasks=",".join(tasks)))
@@ -196,6 +208,13 @@ def _check(folder: Path, **counts: int | None) -> None:
     for name, count in counts.items():
         if count is not None and count < 1:
             raise ConfigError(f"{name} must be at least 1, not {count}")
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot write to {folder} ({error.strerror}); choose another place") from error
 
 
 def _task(target: Target) -> str:

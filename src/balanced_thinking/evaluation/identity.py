@@ -25,14 +25,19 @@ _PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "chat_t
 
 def asked_identity(questions: Sequence[Question], segments: Sequence[SegmentSpec]) -> dict[str, Any]:
     """Questions, their pictures and the segments of an answer, as far as they tell one evaluation from another."""
-    told = [(asked.example, asked.also) for asked in questions]
-    # What an example without context is called has not changed since there was none.
-    texts = [
-        [e.id, e.question, e.choices, e.answer, e.kind, len(e.images), *also, *map(astuple, e.context)]
-        for e, also in told
-    ]
-    pictures = pictures_identity((example.id, example.images) for example, _ in told)
+    texts = [_told(asked) for asked in questions]
+    pictures = pictures_identity((asked.example.id, asked.example.images) for asked in questions)
     return {"questions": content_hash(texts), "pictures": pictures, "segments": as_setting(segments)}
+
+
+def _told(asked: Question) -> list[Any]:
+    """A question without its pictures, with what its own scores go by; one without context or such facts is told as
+    it was before there were any."""
+    e = asked.example
+    facts = [dict(asked.facts)] if asked.facts else []
+    return [
+        e.id, e.question, e.choices, e.answer, e.kind, len(e.images), *asked.also, *map(astuple, e.context), *facts,
+    ]  # fmt: skip
 
 
 def pictures_identity(pictures: Iterable[tuple[str, Sequence[Any]]]) -> str | None:

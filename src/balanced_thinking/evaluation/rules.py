@@ -5,6 +5,7 @@
     mmmu        the letter found in the answer; open answers by containment of key parts   MMMU (Yue et al. 2024)
     mathvista   integers cut, decimals rounded as asked for, lists as text                 MathVista (Lu et al. 2024)
     vqa         min(1, equal ones of ten human answers / 3)                                A-OKVQA (Schwenk et al. 2022)
+    m3cot       the letter in brackets that the answer names last, else a text, a letter   M3CoT (Chen et al. 2024)
 
 All see the answer that ``core.answers`` takes from the response, not the trace. Where the original falls back to
 chance (MMMU), to the most similar choice or to a language model (MathVista), the answer is wrong here, unless it is the
@@ -20,8 +21,10 @@ from balanced_thinking.data.prompts import LETTERS
 from balanced_thinking.evaluation.question import Question
 
 _ANLS_LEAST, _RELATIVE = 0.5, 0.05
-_LONGEST = 1000  # characters of an open answer that are searched for numbers, which takes the square of them
+_LONGEST = 1000  # characters of a key part, from its end, that are searched for numbers: it takes the square of them
 _MARKS = " ,.!?;:'"
+_TRIVIAL = ("", *":,.!?;'")
+_BRACKETED = re.compile(r"\(([a-zA-Z])\)")
 _NUMBERS = (
     r"-?\b\d{1,3}(?:,\d{3})+\b",
     r"-?\d+(?:\.\d+)?[eE][+-]?\d+",
@@ -58,16 +61,18 @@ def mmmu(answer: str | None, asked: Question) -> float:
     if example.choices:
         return float(_named_letter(answer, example.choices) == example.answer)
     right = [part for text in (example.answer, *asked.also) for part in _normalised(text)]
-    return float(any(_holds(part, right) for part in _key_parts(answer[:_LONGEST])))
+    return float(any(_holds(part, right) for part in _key_parts(answer)))
 
 
 def mathvista(answer: str | None, asked: Question) -> float:
-    """Equality after the answer is brought to the type that is asked for: integer, decimals, list, or a choice."""
+    """Equality after the answer is brought to the type that is asked for: integer, decimals, list, or a choice (of
+    several letters in brackets the first)."""
     if answer is None:
         return 0.0
     example, kind = asked.example, asked.facts.get("answer_type")
     if example.choices:
-        return _right_choice(answer, asked)
+        letters = _BRACKETED.findall(answer)
+        return _right_choice(letters[0] if letters else answer, asked)
     if kind in ("integer", "float"):
         digits = None if kind == "integer" else _digits(asked.facts.get("precision"))
         value, right = (_rounded(text, digits) for text in (answer, example.answer))
@@ -82,8 +87,23 @@ def vqa(answer: str | None, asked: Question) -> float:
     return min(1.0, given.count(said) / 3) if said else 0.0
 
 
+def m3cot(answer: str | None, asked: Question) -> float:
+    """The last letter in brackets, else the last choice whose text, or else whose letter, stands in the answer."""
+    example, choices = asked.example, asked.example.choices or ()
+    if answer is None:
+        return 0.0
+    if bracketed := _BRACKETED.findall(answer):
+        return float(bracketed[-1].upper() == example.answer)
+    lowered, words = answer.lower(), re.split(r"[\n.,!? ]", answer)
+    letters = LETTERS[: len(choices)]
+    by_text = [letter for letter, choice in zip(letters, choices, strict=True) if choice.lower() in lowered]
+    by_letter = [letter for letter in letters if letter in words]
+    found = by_text or by_letter or [letter for letter in letters if letter.lower() in words]
+    return float(found[-1:] == [example.answer])
+
+
 def _plain(text: str) -> str:
-    return text.strip().strip(".").lower()
+    return text.strip().removesuffix(".").rstrip().lower()
 
 
 def _right_choice(answer: str, asked: Question) -> float:
@@ -97,7 +117,7 @@ def _right_choice(answer: str, asked: Question) -> float:
 def _digits(precision: Any) -> int:
     try:
         return int(float(precision or 0))
-    except ValueError:  # not a number, in either sense
+    except (TypeError, ValueError, OverflowError):  # not a number, in any sense
         return 0
 
 
@@ -169,11 +189,13 @@ def _key_parts(answer: str) -> list[str | float]:
     ends = []
     for number, sentence in enumerate(sentences):
         marks = (*_BEFORE_ANSWERS, "=") if number == len(sentences) - 1 else _BEFORE_ANSWERS
-        found = [sentence.split(mark)[-1].strip() for mark in marks if mark in sentence]
-        if found and min(found, key=len).strip(_MARKS):
-            ends.append(min(found, key=len))
+        shortest = ""
+        for end in (sentence.split(mark)[-1].strip() for mark in marks if mark in sentence):
+            shortest = end if not shortest or len(end) < len(shortest) else shortest
+        if shortest not in _TRIVIAL:
+            ends.append(shortest)
     ends = ends or [answer.strip().strip(".").lower()]
-    numbers = [number for end in ends for pattern in _NUMBERS for number in re.findall(pattern, end)]
+    numbers = [number for end in ends for pattern in _NUMBERS for number in re.findall(pattern, end[-_LONGEST:])]
     return [part for text in (*ends, *numbers) for part in _normalised(text)]
 
 

@@ -90,6 +90,7 @@ BENCHMARKS: dict[str, Benchmark] = {
 
 
 DATA_FILE_CAP = 1024
+_OF_PUBLISHED = ("image_root", "allow_outside")  # the options of reading that published benchmarks take
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +116,10 @@ def ask(benchmark: str | PathLike, reading: Mapping[str, Any] | None = None) -> 
     known, split, source = _parts(text)
     if known in BENCHMARKS:
         own = BENCHMARKS[known]
-        if split and split not in own.splits:
-            raise EvaluationError(f"{known} has no split {split!r}; {_nearest(split, own.splits)}")
-        return Asked(
-            file_name(text), own.max_new_tokens, {}, lambda: (Question(each) for each in own.load(split or "test"))
-        )
+        chosen = split or "test"
+        if chosen not in own.splits:
+            raise EvaluationError(f"{known} has no split {chosen!r}; {_nearest(chosen, own.splits)}")
+        return Asked(file_name(text), own.max_new_tokens, {}, lambda: (Question(each) for each in own.load(chosen)))
     if known in PUBLISHED:
         theirs = PUBLISHED[known]
         if split and split not in theirs.splits:
@@ -134,6 +134,23 @@ def ask(benchmark: str | PathLike, reading: Mapping[str, Any] | None = None) -> 
         names = [*BENCHMARKS, *PUBLISHED]
         raise EvaluationError(f"no benchmark and no data file is called {text!r}; {_nearest(text, names)}")
     return Asked(file_name(text), DATA_FILE_CAP, {}, partial(_of_a_file, Path(text).resolve(), reading or {}))
+
+
+def check_reading(benchmarks: Sequence[str | PathLike], reading: Mapping[str, Any]) -> None:
+    """Refuse options of reading that none of the benchmarks takes.
+
+    Raises:
+        EvaluationError: names the option.
+    """
+    known = [_parts(fspath(benchmark))[0] for benchmark in benchmarks]
+    takers = {
+        name: any(not each or (each in PUBLISHED and name in _OF_PUBLISHED) for each in known) for name in reading
+    }
+    for name, taken in takers.items():
+        if reading[name] and name != "segments" and not taken:
+            what = "data files and published benchmarks" if name in _OF_PUBLISHED else "data files"
+            option = "dataset_format" if name == "format" else name
+            raise EvaluationError(f"{option} is for {what}, and none is asked for; leave it out")
 
 
 def file_name(benchmark: str | PathLike) -> str:

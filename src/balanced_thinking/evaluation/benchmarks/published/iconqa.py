@@ -11,6 +11,7 @@ from typing import Any
 from balanced_thinking.data.formats import iconqa
 from balanced_thinking.data.formats.options import Options
 from balanced_thinking.data.formats.source import Record
+from balanced_thinking.data.prompts import LETTERS
 from balanced_thinking.evaluation.benchmarks.published.reading import Published, read_with
 from balanced_thinking.evaluation.question import Question
 from balanced_thinking.evaluation.rules import anls
@@ -20,7 +21,7 @@ _STATEMENT = "Given a set of images and a question, please provide the answer to
 
 def _read(record: Record, options: Options) -> Question:
     told = _of_the_hub(record) if "query_image" in record.fields else record
-    example = read_with(iconqa, told, options, f"iconqa/{record.fields['ques_type']}")
+    example = read_with(iconqa, told, options, f"iconqa/{record.fields.get('ques_type')}")
     listed = "\nOptions:" if example.choices else ""
     text = f"{_STATEMENT}\nQuestion: {example.question}.{listed}"
     return Question(replace(example, question=text))
@@ -49,11 +50,21 @@ def _answer(record: Record, choices: list[Any] | None) -> Any:
     named = answer.removesuffix(".png").removeprefix("choice_")
     if answer in choices:
         place = choices.index(answer)
-        if answer.isdecimal() and int(answer) < len(choices) and int(answer) != place:
-            message = f"{answer!r} may be the number of a choice or its text"
+        other = _place_named(answer)
+        if other is not None and other < len(choices) and other != place:
+            what = "number" if answer.isdecimal() else "letter"
+            message = f"{answer!r} may be the {what} of a choice or its text"
             raise record.place.error(message, field="answer", remedy="take the published problems.json")
         return place
-    return ord(named.upper()) - ord("A") if len(named) == 1 and named.isalpha() else named
+    place = _place_named(named)
+    return named if place is None else place
+
+
+def _place_named(name: str) -> int | None:
+    """The place that a number or a lone letter gives."""
+    if name.isdecimal():
+        return int(name)
+    return LETTERS.index(name.upper()) if len(name) == 1 and name.upper() in LETTERS else None
 
 
 BENCHMARK = Published(

@@ -33,7 +33,8 @@ class Published:
         hub: Hub id, and the configuration there.
         splits: Our names of the splits to those of the files; the first is the default.
         files: Patterns of file names under the user's folder, tried in order; ``{split}`` is
-            replaced by the files' name of the split, ``{ours}`` by ours. Of a tuple of patterns each must be met.
+            replaced by the files' name of the split, ``{ours}`` by ours, ``{dev}`` by ours but "dev" for val. Of a
+            tuple of patterns each must be met.
         read: A record as a question; None for a record that is not part of the benchmark.
         rules: The benchmark's own scores, by name; exact match is always computed.
         max_new_tokens: Generation cap, the same for all arms.
@@ -84,7 +85,8 @@ class Published:
         looked_for: list[str] = []
         for entry in self.files:
             parts = (entry,) if isinstance(entry, str) else entry
-            patterns = [part.format(split=self.splits[split], ours=split) for part in parts]
+            names = {"split": self.splits[split], "ours": split, "dev": "dev" if split == "val" else split}
+            patterns = [part.format(**names) for part in parts]
             looked_for += patterns
             found = {pattern: sorted(folder.glob(pattern)) for pattern in patterns}
             if any(found.values()):
