@@ -49,13 +49,13 @@ def _answer(record: Record, choices: list[Any] | None) -> Any:
         return answer
     named = answer.removesuffix(".png").removeprefix("choice_")
     if answer in choices:
-        place = choices.index(answer)
+        right = choices.index(answer)
         other = _place_named(answer)
-        if other is not None and other < len(choices) and other != place:
+        if other is not None and other < len(choices) and other != right:
             what = "number" if answer.isdecimal() else "letter"
             message = f"{answer!r} may be the {what} of a choice or its text"
             raise record.place.error(message, field="answer", remedy="take the published problems.json")
-        return place
+        return right
     place = _place_named(named)
     return named if place is None else place
 
