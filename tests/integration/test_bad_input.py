@@ -1,6 +1,7 @@
 """Bad data through the real command: one line with file, record and remedy, exit code 2, no training step."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -167,3 +168,74 @@ def test_a_model_that_is_not_there_is_named_before_anything_is_prepared(tmp_path
     assert main(command) == 2
     assert f"there is no model folder {tmp_path / 'none'}" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            ["--model", "nosuch", "--benchmark", "icons"],
+            "there is no model folder and no preset 'nosuch'.*hub id, give",
+        ),
+        (
+            ["--model", "tiny-qwen2_5_vl", "--benchmark", "icons"],
+            "give --output_dir: the model tiny-qwen2_5_vl is a pre",
+        ),
+        (["--model", "tiny-gemma3", "--benchmark", "nosuchbench", "--output_dir", "out"], "is called 'nosuchbench'"),
+        (
+            ["--model", "tiny-gemma3", "--benchmark", "icons", "--output_dir", "out", "--chat_template_kwargs", "{"],
+            "chat_template_kwargs must be a JSON object",
+        ),
+        (
+            ["--model", "tiny-gemma3", "--benchmark", "icons", "--output_dir", "out", "--dtype", "f"],
+            "unknown dtype 'f'",
+        ),
+        (["--model_name_or_path", "m", "--benchmark", "icons"], "did you mean --model?"),
+    ],
+)
+def test_evaluate_names_the_real_fault_before_a_preset_is_built(tmp_path, monkeypatch, capsys, arguments, words):
+    """A preset that does not ship was built for half an hour before the benchmark's name was looked at."""
+    from balanced_thinking.demo import presets
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(presets, "build", lambda *_, **__: pytest.fail("a preset was built"))
+    assert main(["evaluate", *arguments]) == 2
+    assert re.search(words, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["list", "foo", "bar"], "presets list takes no names, but 'foo' is given"),
+        (["path", "tiny-qwen2_5_vl", "folder"], "presets path takes one name, but 'folder' is given too"),
+        (
+            ["build", "tiny-qwen2_5_vl", "file/x"],
+            "file cannot be written .Not a directory|file cannot be written .File",
+        ),
+        (["build", "tiny-qwen2_5_vl", "file"], "file is a file; name a new folder"),
+    ],
+)
+def test_presets_refuses_what_it_would_drop_or_fail_at_after_hours(tmp_path, monkeypatch, capsys, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("mine")
+    assert main(["presets", *arguments]) == 2
+    assert re.search(words, capsys.readouterr().err)
+
+
+def test_files_of_the_user_are_left_alone_and_the_first_fault_is_named_first(tiny_folder, tmp_path, capsys):
+    data = rows(tmp_path)
+    path = tmp_path / "train.jsonl"
+    path.write_text("\n".join(map(json.dumps, data)) + "\n", encoding="utf-8")
+    (tmp_path / "README.md").write_text("mine")
+    assert main(command(tiny_folder, path, tmp_path)) == 2
+    assert "holds README.md, which the run would replace; choose another" in capsys.readouterr().err
+    assert (tmp_path / "README.md").read_text() == "mine"
+    used = tmp_path / "used"
+    used.mkdir()
+    (used / "run.json").write_text(json.dumps({"config": {"seed": 7}, "finished": True}))
+    assert main(command(tiny_folder, tmp_path / "nothere.jsonl", used)) == 2
+    assert "nothere.jsonl: no such file; check the path" in capsys.readouterr().err
+    assert main(command(tmp_path / "nomodel", path, used)) == 2
+    assert f"there is no model folder {tmp_path / 'nomodel'}" in capsys.readouterr().err
+    assert main(command(tiny_folder, path, used)) == 2
+    assert "holds a run with other settings" in capsys.readouterr().err

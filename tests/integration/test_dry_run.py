@@ -57,6 +57,7 @@ def test_two_real_steps_and_what_was_changed_for_them(tmp_path, model, family, c
     assert f"2 steps went through on the twin of {family} ({model} was not loaded)" in printed
     for change in ("load_in_4bit False", "attn_implementation sdpa", "optim adamw_torch", "max_steps 2", "limit 16"):
         assert change in printed
+    assert "max_length 8192 was NOT tried" in printed
     assert "dataset icons" not in printed
     assert not (tmp_path / "run").exists()
 
@@ -68,6 +69,7 @@ def test_grpo_and_data_that_are_not_here(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "on the twin of qwen3_vl" in printed
     assert "max_completion_length 16" in printed
+    assert "max_length" not in printed.replace("max_completion_length", "")
     assert "dataset icons" in printed
 
 

@@ -1,6 +1,7 @@
 """The trainer on a tiny real Qwen2.5-VL: equal to stock TRL where that is right, exact where it is not."""
 
 import json
+import re
 
 import datasets
 import pytest
@@ -463,3 +464,32 @@ def test_no_rows_are_left_of_a_run_that_failed(tiny_folder, tmp_path, capsys):
     assert main([*command.split(), "--output_dir", str(tmp_path)]) == 2
     assert "the end of the response would be cut off" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0.png", "train.jsonl"]
+
+
+def test_a_run_says_what_it_trains_on_and_evaluates_what_it_holds_out(tiny_folder, tmp_path, capfd):
+    """What was held out was never evaluated; a row of more than TRL's 1,024 tokens was refused; no loss was shown."""
+    path = tmp_path / "train.jsonl"
+    lines = []
+    for number, example in enumerate(tiny_examples(12, think_words=20)):
+        words = 900 if number == 0 else 1
+        row = {"prompt": f"{number}: {example.question}", "completion": f"<think>{'hence ' * words}</think>"}
+        lines.append(json.dumps({**row, "completion": row["completion"] + f"<answer>{number}</answer>"}))
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    settings = {"model_name_or_path": tiny_folder, "dataset": path, "max_steps": 2, "eval_fraction": 0.3}
+    settings |= {"per_device_train_batch_size": 1, "bf16": "false", "save_strategy": "no"}
+    arguments = [str(part) for name, value in settings.items() for part in (f"--{name}", value)]
+    assert main(["sft", *arguments, "--output_dir", str(tmp_path / "run")]) == 0
+    told = capfd.readouterr().err
+    opening = re.search(r"run: (\d+) rows, 0 with pictures, the longest (\d+) tokens; (\d+) held out, (.*)", told)
+    assert opening is not None, told
+    assert int(opening[1]) + int(opening[3]) == 12
+    assert opening[4] == "evaluated once an epoch (eval_strategy: epoch); 2 steps on cpu, weights in float32"
+    assert re.search(r"run: step 2/2  loss \d.*eval_loss \d", told)
+    logged = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in logged if "loss" in row] == [2]
+    assert [row["step"] for row in logged if "eval_loss" in row] == [2]
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("eval_strategy: no\n")  # which YAML reads as false
+    assert main(["sft", "--config", str(recipe), *arguments, "--output_dir", str(tmp_path / "without")]) == 0
+    assert "held out, evaluated never (eval_strategy: no)" in capfd.readouterr().err
+    assert "eval_" not in (tmp_path / "without" / "metrics.jsonl").read_text()

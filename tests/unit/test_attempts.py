@@ -50,6 +50,36 @@ def test_a_run_that_left_nothing_makes_room(tmp_path, capsys):
         known_run(tmp_path, {"scale_rewards": "group"})
 
 
+def test_files_of_the_user_are_not_replaced(tmp_path):
+    """With the data's own folder as output_dir their README.md and config.json were replaced, exit code 0."""
+    beside = ("train.jsonl", "train.log", "stage.json", "recipe.yaml", "sft.log", ".balanced-rows-train-0.arrow")
+    for name in beside:
+        (tmp_path / name).touch()
+    (tmp_path / "runs").mkdir()
+    assert known_run(tmp_path / "new", {}) == known_run(tmp_path, {}) == {}
+    for name in ("README.md", "config.json", "model-00001-of-00002.safetensors", "tokenizer.json", "metrics.jsonl"):
+        (tmp_path / name).touch()
+        with pytest.raises(ConfigError, match=rf"is no run folder, but holds {name}, .*; choose another output_dir$"):
+            known_run(tmp_path, {})
+        (tmp_path / name).unlink()
+    write(tmp_path, started="2020")  # of another tool
+    with pytest.raises(ConfigError, match=r"run\.json is not that of a run, which would replace it"):
+        known_run(tmp_path, {"seed": 1})
+
+
+def test_a_folder_is_to_be_removed_only_where_nothing_but_runs_would_go(tmp_path):
+    write(tmp_path, config={"seed": 1}, finished=True)
+    for name in ("README.md", "config.json", "train.log", "stage.json"):
+        (tmp_path / name).touch()
+    with pytest.raises(ConfigError, match=r"output_dir, or remove the folder$"):
+        known_run(tmp_path, {"seed": 2})
+    with pytest.raises(ConfigError, match=r"choose another output_dir$"):  # it holds the start
+        known_run(tmp_path, {"seed": 2, "model_name_or_path": str(tmp_path / "checkpoint-4")})
+    (tmp_path / "train.jsonl").touch()
+    with pytest.raises(ConfigError, match=r"choose another output_dir$"):
+        known_run(tmp_path, {"seed": 2})
+
+
 @pytest.mark.parametrize(("key", "words"), [("rows", "the rows of its data"), ("weights", "the weights of the model")])
 def test_other_data_or_weights_under_the_same_name_are_refused(tmp_path, key, words):
     now = {"rows": "a", "weights": "b"}

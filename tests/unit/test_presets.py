@@ -234,6 +234,16 @@ def test_a_preset_that_does_not_ship_is_built_once_into_the_cache(tmp_path, monk
     assert len(made) == 1
 
 
+def test_an_empty_folder_is_built_into(tmp_path, monkeypatch):
+    """It was handed back as it was, empty."""
+    monkeypatch.setenv("BALANCED_THINKING_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(tiny, "make", lambda family, name, folder, **_: (folder / "made").touch())
+    (tmp_path / "empty").mkdir()
+    assert (presets.build("tiny-qwen2_5_vl", tmp_path / "empty") / "made").exists()
+    with pytest.raises(ConfigError, match="is not empty; name a new folder"):
+        presets.build("tiny-qwen2_5_vl", tmp_path / "empty")
+
+
 def test_the_shipped_base_is_complete_small_and_made_for_this_code(untrained, processor):
     shipped = presets.PRESETS["tiny-qwen2_5_vl"].shipped
     assert {file.name for file in shipped.iterdir()} == {"README.md", *(file.name for file in untrained.iterdir())}

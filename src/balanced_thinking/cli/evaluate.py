@@ -15,28 +15,24 @@ def run(argv: Sequence[str]) -> int:
     from balanced_thinking.demo.presets import resolve
     from balanced_thinking.errors import ConfigError
     from balanced_thinking.evaluation.benchmarks import ask, check_reading
-    from balanced_thinking.evaluation.engine import Engine
+    from balanced_thinking.evaluation.engine import Engine, check_running
     from balanced_thinking.evaluation.evaluate import evaluate
     from balanced_thinking.evaluation.trained import prompting, trained_segments
 
-    model = str(resolve(options.model))
-    output_dir = Path(options.output_dir or model)
-    if output_dir.exists() and not output_dir.is_dir():
-        raise ConfigError(f"{output_dir} is a file; name a folder")
-    if options.output_dir is None and not Path(options.model).is_dir():
-        raise ConfigError("give --output_dir: the model is a preset or hub id, not a run folder of yours")
-    from balanced_thinking.models.modeling import check_name
-
-    check_name(model)
     reading = reading_of(options)
     check_reading(options.benchmark, reading)
     names = [ask(benchmark, reading).name for benchmark in options.benchmark]  # all, before hours of the first
     if doubled := {name for name in names if names.count(name) > 1}:
         raise ConfigError(f"two benchmarks are called {min(doubled)}; evaluate them into two folders")
-    segments = parse_segments(options.scale_segments) if options.scale_segments else trained_segments(model)
     kwargs = mapping_of(options.chat_template_kwargs, name="chat_template_kwargs")
-    system_prompt, template = prompting(model, options.system_prompt, kwargs, say=print)
     backend_options = mapping_of(options.backend_options, name="backend_options")
+    check_running(options.backend, options.dtype, backend_options or {})
+    asked = parse_segments(options.scale_segments) if options.scale_segments else None
+    _check_model(options)
+    model = str(resolve(options.model))  # after all checks: a preset that does not ship is built for half an hour
+    output_dir = Path(options.output_dir or model)
+    segments = asked or trained_segments(model)
+    system_prompt, template = prompting(model, options.system_prompt, kwargs, say=print)
     engine = Engine(model, options.backend, dtype=options.dtype, options=backend_options)
     for benchmark in options.benchmark:
         row = evaluate(
@@ -55,6 +51,26 @@ def run(argv: Sequence[str]) -> int:
         )
         print(f"{benchmark}: {_told(row)}")
     return 0
+
+
+def _check_model(options: Any) -> None:
+    """Refuse a model that cannot be, and an evaluation that has no folder to go to; nothing is built or loaded."""
+    from pathlib import Path
+
+    from balanced_thinking.demo.presets import PRESETS, check_model_name
+    from balanced_thinking.errors import ConfigError
+
+    if options.output_dir is not None and Path(options.output_dir).exists() and not Path(options.output_dir).is_dir():
+        raise ConfigError(f"{options.output_dir} is a file; name a folder")
+    if options.output_dir is not None or Path(options.model).is_dir():
+        check_model_name(options.model)
+        return
+    if options.model in PRESETS:
+        raise ConfigError(f"give --output_dir: the model {options.model} is a preset, not a run folder of yours")
+    raise ConfigError(
+        f"there is no model folder and no preset {options.model!r} (presets: {', '.join(PRESETS)}); "
+        "if it is a hub id, give --output_dir"
+    )
 
 
 def _parse(argv: Sequence[str]) -> Any:

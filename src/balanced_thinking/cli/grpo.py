@@ -30,9 +30,9 @@ def parse(recipe: Sequence[str] | Mapping[str, Any]) -> tuple[Any, ...]:
     """``DataArguments``, ``GRPOArguments``, ``StrictGRPOConfig``, ``ModelConfig``; what a preset sets stands below."""
     from trl import ModelConfig
 
-    from balanced_thinking.cli.parsing import parse_recipe
+    from balanced_thinking.cli.parsing import parse_training
     from balanced_thinking.training.dataset import DataArguments
     from balanced_thinking.training.grpo import GRPOArguments, StrictGRPOConfig, preset_fields
 
     types = (DataArguments, GRPOArguments, StrictGRPOConfig, ModelConfig)
-    return parse_recipe(types, recipe, prog="balanced grpo", presets=preset_fields, preset_field="grpo_preset")
+    return parse_training(types, recipe, prog="balanced grpo", presets=preset_fields, preset_field="grpo_preset")

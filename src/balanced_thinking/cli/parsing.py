@@ -4,6 +4,8 @@ import argparse
 import dataclasses
 import difflib
 import json
+import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -22,17 +24,58 @@ class OneLineParser(argparse.ArgumentParser):
 
     def parse_all(self, arguments: Sequence[str]) -> argparse.Namespace:
         """Parse; an unknown option names the nearest known one."""
+        options = [option for action in self._actions for option in action.option_strings]
+        slip = next((each for each in arguments if each.startswith("--") and _meant(each, options)), None)
+        if slip is not None:  # before argparse, which would only miss the option that was meant
+            raise ConfigError(unknown_option(slip, options, f"{self.prog} --help"))
         known, unknown = self.parse_known_args(arguments)
         if unknown:
-            options = [option for action in self._actions for option in action.option_strings]
             raise ConfigError(unknown_option(unknown[0], options, f"{self.prog} --help"))
         return known
 
 
+# What people type from other tools, and what it is called here; only names that a verb has are proposed.
+_SLIPS: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("model", "model_name", "model_path", "base_model"), ("model_name_or_path", "model")),
+    "model_name_or_path": ("model",),
+    **dict.fromkeys(("lr", "learning_rates"), ("learning_rate",)),
+    **dict.fromkeys(("epoch", "epochs", "num_epochs", "max_epochs"), ("num_train_epochs",)),
+    **dict.fromkeys(("batch", "batch_size", "bs", "train_batch_size"), ("per_device_train_batch_size", "batch_size")),
+    **dict.fromkeys(
+        ("data", "data_path", "train_data", "train_file", "train_dataset", "dataset_name", "dataset_path", "datasets"),
+        ("dataset", "benchmark"),
+    ),
+    **dict.fromkeys(("eval_data", "eval_file", "val_file", "validation_file"), ("eval_dataset",)),
+    **dict.fromkeys(("benchmarks", "dataset"), ("benchmark",)),
+    **dict.fromkeys(("out", "output", "output_folder", "out_dir", "save_dir"), ("output_dir",)),
+    **dict.fromkeys(("step", "steps", "num_steps", "total_steps"), ("max_steps",)),
+    **dict.fromkeys(("grad_accum", "accumulation_steps"), ("gradient_accumulation_steps",)),
+    **dict.fromkeys(("max_seq_length", "max_seq_len", "cutoff_len"), ("max_length",)),
+    **dict.fromkeys(("max_tokens", "max_completion_length"), ("max_new_tokens", "max_completion_length")),
+    **dict.fromkeys(("rewards", "reward"), ("reward_funcs",)),
+    **dict.fromkeys(("lora", "peft"), ("use_peft",)),
+    "seed": ("seeds",),
+}
+
+
+def _meant(name: str, known: Iterable[str]) -> str | None:
+    """The known name that a slip of the table stands for; dashes in front are kept. None for any other name."""
+    bare = name.split("=")[0]
+    dashes, known = "--" if bare.startswith("--") else "", set(known)
+    if bare in known:
+        return None
+    targets = _SLIPS.get(bare.removeprefix("--").replace("-", "_").lower(), ())
+    return next((dashes + target for target in targets if dashes + target in known), None)
+
+
 def unknown_option(option: str, options: Iterable[str], help_command: str) -> str:
     """One line for an option that does not exist."""
-    near = difflib.get_close_matches(option.split("=")[0], list(options), n=1)
-    return f"unknown option {option}; " + (f"did you mean {near[0]}?" if near else f"see {help_command}")
+    return f"unknown option {option}; {_hint(option, list(options), f'see {help_command}')}"
+
+
+def _hint(name: str, known: Sequence[str], otherwise: str) -> str:
+    near = _meant(name, known) or next(iter(difflib.get_close_matches(name.split("=")[0], known, n=1)), None)
+    return f"did you mean {near}?" if near else otherwise
 
 
 def columns_of(text: str | None) -> Any:
@@ -98,6 +141,7 @@ def parse_recipe(
     prog: str,
     presets: Callable[[str], Mapping[str, Any]] | None = None,
     preset_field: str = "",
+    defaults: Mapping[str, Any] | None = None,
 ) -> tuple[Any, ...]:
     """Instances of the dataclasses from ``--config recipe.yaml`` and ``--field value``; the command line wins.
 
@@ -107,6 +151,7 @@ def parse_recipe(
         prog: The verb, for messages.
         presets: What the value of ``preset_field`` sets; stands below the recipe.
         preset_field: The field that names a preset.
+        defaults: What the verb sets where nobody says anything; stands below everything else.
 
     Raises:
         ConfigError: a field that none of the types has (with the nearest that exists), a value that does not fit, or a
@@ -119,26 +164,55 @@ def parse_recipe(
             raise ConfigError(f"{message} (see {prog} --help)")
 
     parser = RecipeParser(types, prog=prog, allow_abbrev=False)
+    arguments: list[str] = []
     if isinstance(recipe, Mapping):
-        arguments, values = [], dict(recipe)
+        file, values = "", dict(recipe)
         check_keys(values, types, source=prog, remedy=f"see {prog} --help")
     else:
-        arguments = _separate_config(recipe)
-        values = _config_values(arguments, types, prog)
+        file, arguments = _config_file(recipe)
+        values = _config_values(file, types, prog) if file else {}
+    values = {key: "no" if value is False and key.endswith("_strategy") else value for key, value in values.items()}
     fields = {f"--{item.name}" for kind in types for item in dataclasses.fields(kind)}
     try:
+        parser.set_defaults(**(defaults or {}))
         if presets is not None and (name := _preset_name(arguments, values, preset_field, prog)) is not None:
             parser.set_defaults(**presets(name))
-        if isinstance(recipe, Mapping):
-            parser.set_defaults_with_config(**values)
+        parser.set_defaults_with_config(**values)
         *instances, unknown = parser.parse_args_and_config(arguments, return_remaining_strings=True)
-    except ConfigError:
-        raise
     except (ValueError, TypeError, ImportError) as error:
-        raise ConfigError(str(error).strip().split("\n")[0]) from error
+        message = str(error).strip().split("\n")[0]
+        where = f"{file}: " if file and _tells_of(message, arguments, values) else ""
+        raise ConfigError(where + message) from error
     if unknown:
         raise ConfigError(unknown_option(unknown[0], fields, f"{prog} --help"))
     return tuple(instances)
+
+
+def parse_training(
+    types: Sequence[type],
+    recipe: Sequence[str] | Mapping[str, Any],
+    *,
+    defaults: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> tuple[Any, ...]:
+    """As ``parse_recipe``; rows that are held out are evaluated once an epoch where ``eval_strategy`` is not given.
+
+    Args:
+        types: Of the fields; the first is ``DataArguments``, the last but one the trainer's configuration.
+        recipe: As for ``parse_recipe``.
+        defaults: The same.
+        **options: The other arguments of ``parse_recipe``.
+    """
+    defaults = dict(defaults or {})
+    parsed = parse_recipe(types, recipe, defaults=defaults, **options)
+    data, config = parsed[0], parsed[-2]
+    if config.eval_strategy != "no" or not (data.eval_fraction or data.eval_dataset):
+        return parsed
+    # Below the user's own "no", so that one stays.
+    defaults["eval_strategy"] = "steps" if config.eval_steps else "epoch"
+    if hasattr(config, "num_generations"):  # TRL wants whole groups in a batch
+        defaults["per_device_eval_batch_size"] = config.num_generations_eval or config.num_generations
+    return parse_recipe(types, recipe, defaults=defaults, **options)
 
 
 def _preset_name(arguments: Sequence[str], values: Mapping[str, Any], field: str, prog: str) -> str | None:
@@ -148,25 +222,33 @@ def _preset_name(arguments: Sequence[str], values: Mapping[str, Any], field: str
     return getattr(given.parse_known_args(list(arguments))[0], field)
 
 
-def _separate_config(arguments: Sequence[str]) -> list[str]:
-    """``--config=FILE`` as ``--config FILE``, which is the only form TRL's parser knows."""
-    result: list[str] = []
-    for argument in arguments:
-        result += argument.split("=", 1) if argument.startswith("--config=") else [argument]
-    return result
+def _config_file(arguments: Sequence[str]) -> tuple[str, list[str]]:
+    """The file behind ``--config FILE`` or ``--config=FILE`` ("" without one), and the other arguments."""
+    for index, argument in enumerate(arguments):
+        if argument.startswith("--config="):
+            return argument.removeprefix("--config="), [*arguments[:index], *arguments[index + 1 :]]
+        if argument == "--config":
+            if index + 1 >= len(arguments):
+                raise ConfigError("--config needs a file")
+            return arguments[index + 1], [*arguments[:index], *arguments[index + 2 :]]
+    return "", list(arguments)
 
 
-def _config_values(arguments: list[str], types: Sequence[type], prog: str) -> dict[str, Any]:
-    """What the file behind ``--config`` holds, its keys checked; empty without one."""
-    if "--config" not in arguments:
-        return {}
-    index = arguments.index("--config") + 1
-    if index >= len(arguments):
-        raise ConfigError("--config needs a file")
-    values = read_yaml(arguments[index])
-    fields = {key: value for key, value in values.items() if key != "env"}
-    check_keys(fields, types, source=arguments[index], remedy=f"see {prog} --help")
+def _config_values(file: str, types: Sequence[type], prog: str) -> dict[str, Any]:
+    """What a recipe holds, its keys checked; variables under ``env`` are set, as TRL's own commands do."""
+    values = read_yaml(file)
+    variables = values.pop("env", None) or {}
+    if not isinstance(variables, dict):
+        raise ConfigError(f"{file}: env must be a mapping of variables, not {variables!r}")
+    check_keys(values, types, source=file, remedy=f"see {prog} --help")
+    os.environ.update({str(key): str(value) for key, value in variables.items()})
     return values
+
+
+def _tells_of(message: str, arguments: Sequence[str], values: Mapping[str, Any]) -> bool:
+    """Whether a fault tells of a key that the recipe sets and the command line does not."""
+    said = {part.split("=")[0].removeprefix("--").replace("-", "_") for part in arguments if part.startswith("--")}
+    return any(re.search(rf"(?<!\w){re.escape(key)}(?!\w)", message) for key in values if key not in said)
 
 
 def check_keys(values: Mapping[str, Any], types: Sequence[type], *, source: str, remedy: str) -> None:
@@ -178,21 +260,35 @@ def check_keys(values: Mapping[str, Any], types: Sequence[type], *, source: str,
     known = [item.name for kind in types for item in dataclasses.fields(kind)]
     for key in values:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"did you mean {near[0]}?" if near else remedy
-            raise ConfigError(f"{source}: unknown key {key!r}; {hint}")
+            raise ConfigError(f"{source}: unknown key {key!r}; {_hint(str(key), known, remedy)}")
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """A YAML mapping.
 
     Raises:
-        ConfigError: the file is missing, not UTF-8, not YAML, or no mapping.
+        ConfigError: the file is missing, not UTF-8, not YAML, or no mapping, or a key is given twice.
     """
     import yaml
 
+    class Loader(yaml.SafeLoader):
+        """Refuses a key that is given twice, of which YAML would take the last one."""
+
+        def compose_mapping_node(self, anchor: Any) -> Any:
+            node = super().compose_mapping_node(anchor)
+            first: dict[tuple[str, str], int] = {}
+            for key, _ in node.value:  # as written: what `<<` merges in may be set anew
+                if not isinstance(key, yaml.ScalarNode):
+                    continue
+                line, name = key.start_mark.line + 1, (key.tag, key.value)
+                if name in first:
+                    where = f"{path}, line {line}: the key {key.value!r} is given twice (first in line {first[name]})"
+                    raise ConfigError(f"{where}; leave out one of the two")
+                first[name] = line
+            return node
+
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        values = yaml.load(Path(path).read_text(encoding="utf-8"), Loader)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read {path}: {error}") from error
     except yaml.YAMLError as error:

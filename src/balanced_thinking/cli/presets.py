@@ -18,6 +18,12 @@ def run(argv: Sequence[str]) -> int:
     from balanced_thinking.demo import presets
     from balanced_thinking.errors import ConfigError
 
+    if options.action == "list" and options.name is not None:
+        raise ConfigError(f"presets list takes no names, but {options.name!r} is given; leave it out")
+    if options.action == "path" and options.folder is not None:
+        raise ConfigError(
+            f"presets path takes one name, but {options.folder!r} is given too; leave it out, or take presets build"
+        )
     if options.action == "list":
         for line in presets.list_presets():
             print(line)

@@ -30,8 +30,10 @@ def parse(recipe: Sequence[str] | Mapping[str, Any]) -> tuple[Any, ...]:
     """``DataArguments``, ``ScaleSFTConfig`` and ``ModelConfig`` of a command line, or of a mapping of fields."""
     from trl import ModelConfig
 
-    from balanced_thinking.cli.parsing import parse_recipe
+    from balanced_thinking.cli.parsing import parse_training
     from balanced_thinking.training.dataset import DataArguments
     from balanced_thinking.training.sft_config import ScaleSFTConfig
 
-    return parse_recipe((DataArguments, ScaleSFTConfig, ModelConfig), recipe, prog="balanced sft")
+    types = (DataArguments, ScaleSFTConfig, ModelConfig)
+    # TRL's limit of 1,024 tokens is there to cut rows. Here rows are never cut, so it would only refuse most photos.
+    return parse_training(types, recipe, prog="balanced sft", defaults={"max_length": None})

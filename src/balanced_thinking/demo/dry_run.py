@@ -59,11 +59,16 @@ def dry_run(
         replaced = changed | {"model_name_or_path": str(make_twin(family)), "output_dir": folder}
         run(*parse([*arguments, *_as_options(replaced)]))
     said = ", ".join(f"{name} {' '.join(_texts(value))}" for name, value in changed.items())
-    data_note = ["your data are not on this machine and were NOT tried"] if "dataset" in changed else []
+    notes = ["your data are not on this machine and were NOT tried"] if "dataset" in changed else []
+    if "max_length" in changed:
+        limit = parsed[-2].max_length
+        notes.append(
+            f"max_length {limit} was NOT tried: the real run counts the model's own tokens before its first step"
+        )
     return [
         f"{STEPS} steps went through on the twin of {family} ({model.model_name_or_path} was not loaded)",
         f"changed for the trial: {said}",
-        *data_note,
+        *notes,
         "not tried: memory, speed, the model's own tokenizer and template, several devices",
     ]
 
@@ -109,7 +114,8 @@ def _of_the_machine(parsed: tuple[Any, ...]) -> dict[str, Any]:
         changed["per_device_train_batch_size"] = config.num_generations
     else:
         changed["per_device_train_batch_size"] = min(config.per_device_train_batch_size, 2)
-        changed["max_length"] = LONGEST
+        if config.max_length is not None:
+            changed["max_length"] = LONGEST
     return changed
 
 

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from transformers.trainer_utils import get_last_checkpoint
 
 from balanced_thinking.core.loss import token_weights, weighted_linear_cross_entropy
 from balanced_thinking.data.families import keep_saved_settings
@@ -135,9 +136,34 @@ def check_name(name: str | Path) -> None:
     """
     path = Path(name)
     if path.exists() and not (path / "config.json").is_file():
-        raise CheckpointError(f"{path} is not a model folder: it has no config.json; give a folder that training wrote")
-    if not path.exists() and (path.is_absolute() or str(name).startswith(".") or len(path.parts) > 2):
+        checkpoint = get_last_checkpoint(str(path)) if path.is_dir() else None
+        remedy = f"give its newest checkpoint, {checkpoint}" if checkpoint else "give a folder that training wrote"
+        raise CheckpointError(f"{path} is not a model folder: it has no config.json; {remedy}")
+    if path.exists():
+        return
+    if path.is_absolute() or str(name).startswith(".") or len(path.parts) > 2:
         raise CheckpointError(f"there is no model folder {path}; give a folder that training wrote, or a hub id")
+    if len(path.parts) == 1:
+        _refuse_unknown(str(name))
+
+
+def _refuse_unknown(name: str) -> None:
+    """A bare name is seldom a hub id; asked once here, where transformers would try again for a minute."""
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError
+
+    if (Path(constants.HF_HUB_CACHE) / f"models--{name}").is_dir():
+        return
+    try:
+        get_hf_file_metadata(hf_hub_url(name, "config.json"))
+    except (EntryNotFoundError, GatedRepoError):
+        return  # it is there, and transformers knows what to say of it
+    except Exception as error:  # whatever the network or the hub makes of it
+        raise CheckpointError(
+            f"there is no model folder {name!r}, and the hub does not give such a model ({type(error).__name__}); give "
+            f"a folder or owner/name; of a preset (`balanced presets list`) Python takes the folder that `balanced "
+            f"presets path {name}` prints"
+        ) from None
 
 
 @contextlib.contextmanager

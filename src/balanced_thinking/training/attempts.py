@@ -5,7 +5,8 @@ What it leaves out: checkpoints (``models.checkpoints``) and the training itself
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from trl import ModelConfig
 from balanced_thinking.errors import CheckpointError, ConfigError
 from balanced_thinking.models.checkpoints import checkpoint_fault, last_checkpoint
 from balanced_thinking.runinfo import weights_digest
-from balanced_thinking.training.callbacks import CLOCK_FILE
+from balanced_thinking.training.callbacks import CLOCK_FILE, METRICS_FILE
 from balanced_thinking.training.dataset import DataArguments, Origins
 
 RUN_FILE = "run.json"
@@ -27,6 +28,15 @@ _FREE = {
 }  # fmt: skip
 # What a setting is in a run whose version did not know it, where that is not false or empty.
 _BEFORE = {"scale_tags": "own"}
+# What a run writes at the top of its folder. Where no run.json is, such a file is the user's own.
+_WRITTEN = (
+    "README.md", "config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*",
+    "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json", "chat_template*", "training_args.bin",
+    "*processor_config.json", METRICS_FILE, CLOCK_FILE, "adapter", "checkpoint-*",
+)  # fmt: skip
+# What else lies there: of attempts that failed, comparisons, evaluations and logs.
+_BESIDE = (RUN_FILE, "start-*", ".start-*", ".balanced-rows-*", "stage.json", "recipe.yaml", "*.log", "predictions",
+           "metrics", "runs")  # fmt: skip
 _INPUTS = {"rows": "the rows of its data", "weights": "the weights of the model that it starts from"}
 
 
@@ -45,7 +55,8 @@ def known_run(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     """What ``run.json`` says of an earlier attempt; empty where there is none, or one that left nothing to go on from.
 
     Raises:
-        ConfigError: the folder holds a run with other settings, or checkpoints of an unknown one.
+        ConfigError: the folder holds a run with other settings, checkpoints of an unknown one, or files of the user's
+            that a run would replace.
         CheckpointError: ``run.json`` is no JSON.
     """
     file = folder / RUN_FILE
@@ -53,12 +64,15 @@ def known_run(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
         found, _ = last_checkpoint(folder)
         if found is not None:
             raise ConfigError(f"{folder} holds checkpoints of an unknown run ({found.name}); choose another output_dir")
+        _refuse_foreign(folder)
         return {}
     try:
         known = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise CheckpointError(f"{file} is not valid JSON; remove the folder, or choose another output_dir") from error
-    before, now = fixed(known.get("config", {})), fixed(settings)
+        raise CheckpointError(f"{file} is not valid JSON; {_remedy(folder, settings)}") from error
+    if not isinstance(known, dict) or not isinstance(known.get("config"), dict):
+        raise ConfigError(f"{file} is not that of a run, which would replace it; choose another output_dir")
+    before, now = fixed(known["config"]), fixed(settings)
     # A setting that the version which began the run did not know is off in it, and the processes were not written.
     unknown = {key: value for key, value in now.items() if key not in before}
     quiet = ("processes", *_BEFORE)
@@ -74,8 +88,29 @@ def known_run(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     key = changed[0]
     raise ConfigError(
         f"{folder} holds a run with other settings ({', '.join(changed[:5])}; {key}: {before.get(key)!r} there, "
-        f"{now.get(key)!r} now); choose another output_dir, or remove the folder"
+        f"{now.get(key)!r} now); {_remedy(folder, settings)}"
     )
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Refuse a folder that is no run's and holds what one would replace; other files beside a run do no harm."""
+    found = sorted(entry.name for entry in folder.iterdir() if _is(entry, _WRITTEN)) if folder.is_dir() else []
+    if found:
+        raise ConfigError(
+            f"{folder} is no run folder, but holds {found[0]}, which the run would replace; choose another output_dir"
+        )
+
+
+def _is(entry: Path, patterns: Iterable[str]) -> bool:
+    return any(fnmatch(entry.name, pattern) for pattern in patterns)
+
+
+def _remedy(folder: Path, settings: Mapping[str, Any]) -> str:
+    """What to do about a folder that is taken; to remove it only where nothing but runs would go."""
+    start = Path(str(settings.get("model_name_or_path"))).resolve()
+    only_runs = all(_is(entry, (*_WRITTEN, *_BESIDE)) for entry in folder.iterdir())
+    safe = only_runs and folder.resolve() not in (start, *start.parents)
+    return "choose another output_dir" + (", or remove the folder" if safe else "")
 
 
 def inputs_of(origins: Origins, name: str) -> dict[str, str | None]:
@@ -93,9 +128,9 @@ def refuse_other_inputs(folder: Path, known: Mapping[str, Any], inputs: Mapping[
     before = known.get("inputs") or {}
     for key, what in _INPUTS.items():
         if before.get(key) and inputs.get(key) and before[key] != inputs[key]:
+            remedy = _remedy(folder, known.get("config") or {})
             raise ConfigError(
-                f"{folder} holds a run that cannot go on: {what} changed since it began; put them back, choose another "
-                "output_dir, or remove the folder"
+                f"{folder} holds a run that cannot go on: {what} changed since it began; put them back, or {remedy}"
             )
 
 

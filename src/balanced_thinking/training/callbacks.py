@@ -30,6 +30,11 @@ class MetricsFile(TrainerCallback):
             kept = kept if state.global_step else []
             write_text(self.path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
 
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        # The last step is logged however rarely, and however few steps there are; its mean is over the steps since.
+        if state.global_step >= state.max_steps and args.logging_strategy == "steps":
+            control.should_log = True
+
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         if state.is_world_process_zero and logs:
             seconds = round(time.perf_counter() - self.start, 3)
@@ -77,17 +82,23 @@ class Clock(TrainerCallback):
 
 
 class Console(TrainerCallback):
-    """One bar with the loss and the nll of each segment; plain lines, every tenth of the way, where no terminal is."""
+    """One bar with the loss and the nll of each segment; plain lines, every tenth of the way, where no terminal is.
+
+    ``opening`` says what a run trains on; it is shown before the first step, with steps, device and precision.
+    """
 
     def __init__(self, title: str) -> None:
-        self.title = title
-        self.text = ""
+        self.title, self.opening = title, ""
+        self.text, self.evaluated = "", ""
         self.said = 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.bar = None
         if not state.is_world_process_zero:
             return
+        if self.opening:
+            where = f"{state.max_steps} steps on {args.device}, {_precision(args, kwargs.get('model'))}"
+            print(f"{self.title}: {self.opening}; {where}", file=sys.stderr, flush=True)
         if sys.stderr.isatty():
             from rich.console import Console as RichConsole
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -101,20 +112,37 @@ class Console(TrainerCallback):
         if not state.is_world_process_zero:
             return
         if self.bar is not None:
-            self.bar.update(self.task, completed=state.global_step, figures=self.text)
-        elif state.global_step * 10 // max(state.max_steps, 1) > self.said:
+            self.bar.update(self.task, completed=state.global_step, figures=self.text + self.evaluated)
+        elif self.said < state.global_step * 10 // max(state.max_steps, 1) < 10:
             self.said = state.global_step * 10 // max(state.max_steps, 1)
-            print(f"{self.title}: step {state.global_step}/{state.max_steps}  {self.text}", file=sys.stderr, flush=True)
+            self._print(state)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         logs = logs or {}
+        if "eval_loss" in logs:
+            self.evaluated = f"  eval_loss {float(logs['eval_loss']):.3f}"
+            return
         shown = ["loss", "reward", *(key for key in logs if "scale/nll_" in key)]
         figures = [f"{key.removeprefix('scale/')} {float(logs[key]):.3f}" for key in shown if key in logs]
         self.text = "  ".join(figures) or self.text
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        # The last step is shown here, since what it gave is logged after its end.
         if self.bar is not None:
+            self.bar.update(self.task, completed=state.global_step, figures=self.text + self.evaluated)
             self.bar.stop()
+        elif state.is_world_process_zero:
+            self._print(state)
+
+    def _print(self, state: Any) -> None:
+        figures = f"step {state.global_step}/{state.max_steps}  {self.text}{self.evaluated}"
+        print(f"{self.title}: {figures}", file=sys.stderr, flush=True)
+
+
+def _precision(args: Any, model: Any) -> str:
+    weights = str(getattr(model, "dtype", "unknown")).removeprefix("torch.")
+    autocast = next((name for name in ("bf16", "fp16") if getattr(args, name, False)), None)
+    return f"weights in {weights}" + (f", {autocast} autocast" if autocast else "")
 
 
 def _cpu_seconds() -> float:

@@ -19,6 +19,7 @@ from accelerate import PartialState
 
 from balanced_thinking.core.segments import THINK_ANSWER, SegmentSpec
 from balanced_thinking.data.formats.response import answer_alone
+from balanced_thinking.data.formats.source import READERS
 from balanced_thinking.data.records import (
     NUMBERED,
     DatasetWriter,
@@ -233,6 +234,21 @@ def load_data(
             folder.mkdir(parents=True, exist_ok=True)
         remove_data(folder)
         return _read(data, segments, (train, held_out), origins)
+
+
+def check_present(data: DataArguments) -> None:
+    """Refuse a name behind which nothing stands, before anything is read; what may be a hub id passes.
+
+    Raises:
+        DataError: names it.
+    """
+    from balanced_thinking.evaluation.benchmarks import BENCHMARKS
+
+    for name in [*data.dataset, *([data.eval_dataset] if data.eval_dataset else [])]:
+        file, mark, _ = name.rpartition(":")
+        here = name in BENCHMARKS or Path(name).exists() or (bool(mark) and Path(file).is_file())
+        if not here and (name.count("/") != 1 or Path(name).suffix.lower() in READERS):
+            raise DataError("no such file", file=name, remedy="check the path")
 
 
 def remove_data(folder: Path) -> None:

@@ -187,7 +187,7 @@ class StrictGRPOTrainer(StrictResume, GRPOTrainer):
             freeze_vision_tower(base)
         if rollouts == "auto" and kwargs.get("rollout_func") is None and serves(self):
             self.rollout_func: Any = roll_out
-        elif _mixes_pictures(self.train_dataset):
+        elif _mixespictures_in(self.train_dataset):
             remedy = 'train on one kind, or leave rollouts at "auto" and use_vllm off'
             raise ConfigError(f"TRL's own generation cannot read rows with and without pictures together; {remedy}")
         self.add_callback(SpreadWarning())
@@ -282,14 +282,14 @@ def check_prompts(processor: Any, dataset: Any, **template: Any) -> None:
     """
     for row in dataset.select_columns(["id", "prompt"]):
         text = render_prompt(processor, row["prompt"], **template)
-        refuse_own_marks(processor, text, pictures=_pictures(row["prompt"]), record=row["id"])
+        refuse_own_marks(processor, text, pictures=pictures_in(row["prompt"]), record=row["id"])
 
 
-def _mixes_pictures(dataset: Any) -> bool:
-    return isinstance(dataset, Dataset) and len({_pictures(prompt) > 0 for prompt in dataset["prompt"]}) > 1
+def _mixespictures_in(dataset: Any) -> bool:
+    return isinstance(dataset, Dataset) and len({pictures_in(prompt) > 0 for prompt in dataset["prompt"]}) > 1
 
 
-def _pictures(prompt: Any) -> int:
+def pictures_in(prompt: Any) -> int:
     """Pictures of a prompt in TRL's conversational form; a plain text tells nothing of its own."""
     parts = [part for turn in prompt for part in turn["content"]] if not isinstance(prompt, str) else []
     return sum(isinstance(part, dict) and part.get("type") == "image" for part in parts)

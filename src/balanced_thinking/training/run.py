@@ -21,7 +21,7 @@ from balanced_thinking.core.segments import SegmentSpec, as_setting, parse_segme
 from balanced_thinking.data.families import cut_into_crops, limit_pixels
 from balanced_thinking.errors import BalancedThinkingError, CheckpointError, ConfigError, DataError
 from balanced_thinking.evaluation.trained import prompting, trained_segments
-from balanced_thinking.models.modeling import load_processor
+from balanced_thinking.models.modeling import check_name, load_processor
 from balanced_thinking.runinfo import content_hash, run_info, write_json
 from balanced_thinking.training.attempts import (
     RUN_FILE,
@@ -34,18 +34,19 @@ from balanced_thinking.training.attempts import (
 )
 from balanced_thinking.training.callbacks import CLOCK_FILE, Clock, Console, MetricsFile
 from balanced_thinking.training.card import write_card
-from balanced_thinking.training.dataset import DataArguments, Origins, load_data, remove_data
+from balanced_thinking.training.dataset import DataArguments, Origins, check_present, load_data, remove_data
 from balanced_thinking.training.grpo import (
     GRPOArguments,
     StrictGRPOConfig,
     StrictGRPOTrainer,
     check_prompts,
+    pictures_in,
     prefilled_tag,
 )
 from balanced_thinking.training.rewards import load_rewards, try_rewards
 from balanced_thinking.training.sft import ScaleSFTTrainer
 from balanced_thinking.training.sft_config import ScaleSFTConfig
-from balanced_thinking.training.weights import adapter_config, merged_start, processor_source, save_final
+from balanced_thinking.training.weights import adapter_config, base_of, merged_start, processor_source, save_final
 
 
 def run_sft(data: DataArguments, config: ScaleSFTConfig, model: ModelConfig) -> Path:
@@ -113,16 +114,28 @@ def _run(
     """The life of a run folder: known or new, trained, saved, described."""
     folder = Path(config.output_dir)
     settings = settings_of(data, config, model, extra)
-    known = known_run(folder, settings)
+    try:
+        known = known_run(folder, settings)
+    except ConfigError:
+        _check_inputs(data, settings["model_name_or_path"])  # a wrong name is to be mended before another folder
+        raise
     if known.get("finished"):
         remove_data(folder)  # of an attempt that was killed behind its last line
         print(f"{folder} holds this run already, finished; nothing to do")
         return folder
+    _check_inputs(data, settings["model_name_or_path"])
     try:
         done = _trained(data, config, segments, settings, known, make)
     finally:
         remove_data(folder)
     return done
+
+
+def _check_inputs(data: DataArguments, name: str) -> None:
+    """Whether data and model are there, before anything is read or made."""
+    check_present(data)
+    if base_of(name) is None:  # a bare adapter has no config.json
+        check_name(name)
 
 
 def _trained(
@@ -225,9 +238,9 @@ def make_trainer(
         processing_class=_processor(source, data, **options),
         peft_config=adapter_config(model),
         quantization_config=get_quantization_config(model),
-        callbacks=[MetricsFile(folder), Clock(folder), Console(folder.name)],
+        callbacks=[MetricsFile(folder), Clock(folder)],
     )
-    trainer.remove_callback(PrinterCallback)
+    _show(trainer, folder.name)
     return trainer
 
 
@@ -280,10 +293,33 @@ def make_grpo_trainer(
         processing_class=processor,
         peft_config=adapter_config(model),
         quantization_config=get_quantization_config(model),
-        callbacks=[MetricsFile(folder), Clock(folder), Console(folder.name)],
+        callbacks=[MetricsFile(folder), Clock(folder)],
     )
-    trainer.remove_callback(PrinterCallback)
+    _show(trainer, folder.name)
     return trainer
+
+
+def _show(trainer: Any, title: str) -> None:
+    """Our bar, which opens with what is trained on, instead of transformers' printed dictionaries."""
+    trainer.remove_callback(PrinterCallback)
+    console = Console(title)
+    if trainer.is_world_process_zero():
+        console.opening = _opening(trainer)
+    trainer.add_callback(console)
+
+
+def _opening(trainer: Any) -> str:
+    """Rows, pictures and longest row of a run, and when the rows that are held out are evaluated."""
+    rows, held_out, args = trainer.train_dataset, trainer.eval_dataset, trainer.args
+    pictured = sum(pictures_in(prompt) > 0 for prompt in rows["prompt"])
+    told = f"{len(rows)} rows, {pictured} with pictures"
+    lengths = getattr(trainer, "row_lengths", None)
+    told += f", the longest {max(lengths)} tokens" if lengths else ""
+    if held_out is None:
+        return told
+    steps = f"every {args.eval_steps:g} steps" if args.eval_strategy == "steps" else "never"
+    when = "once an epoch" if args.eval_strategy == "epoch" else steps
+    return f"{told}; {len(held_out)} held out, evaluated {when} (eval_strategy: {args.eval_strategy.value})"
 
 
 def _hub(name: str, config: Any, model: ModelConfig) -> tuple[str, dict[str, Any]]:

@@ -76,10 +76,10 @@ class ScaleSFTTrainer(StrictResume, SFTTrainer):
         processing_class = processing_class or _processor_of(model, args)
         _set_pad_token(processing_class, args)
         own_collator = data_collator is None
-        self._row_lengths: list[int] | None = None
+        self.row_lengths: list[int] | None = None
         if own_collator:
             data_collator = make_collator(processing_class, args, generation_config=_generation_config(model))
-            train_dataset, eval_dataset, self._row_lengths = _checked(train_dataset, eval_dataset, data_collator, args)
+            train_dataset, eval_dataset, self.row_lengths = _checked(train_dataset, eval_dataset, data_collator, args)
         check_start(model, args)
         # Everything is done in the collator, for text-only rows as well; this is TRL's public way to say so.
         args.dataset_kwargs = {**(args.dataset_kwargs or {}), "skip_prepare_dataset": True}
@@ -108,10 +108,10 @@ class ScaleSFTTrainer(StrictResume, SFTTrainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         """As ``Trainer``, but rows of like length are grouped by the lengths that the check counted."""
-        if self.args.train_sampling_strategy == "group_by_length" and self._row_lengths is not None:
+        if self.args.train_sampling_strategy == "group_by_length" and self.row_lengths is not None:
             rows = self.args.train_batch_size * self.args.gradient_accumulation_steps
             seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-            return LengthGroupedBatches(self._row_lengths, rows, seed=seed)
+            return LengthGroupedBatches(self.row_lengths, rows, seed=seed)
         return super()._get_train_sampler(train_dataset)
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:

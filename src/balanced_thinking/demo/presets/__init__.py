@@ -6,6 +6,7 @@ To add one: a module in ``families`` with a line in its table, and a line in ``P
 """
 
 import difflib
+import tempfile
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -115,15 +116,38 @@ def build(name: str, folder: str | Path | None = None, *, progress: bool = True)
     preset = PRESETS.get(name)
     if preset is None:
         raise ConfigError(f"preset {name!r} is unknown; choose one of {', '.join(PRESETS)}")
+    if folder is not None:
+        _make_room(Path(folder), name)
     key = preset.fingerprint()
     from balanced_thinking.demo.presets import smollm2, tiny
 
     make = partial(smollm2.make, name) if preset.maker == "smollm2" else partial(tiny.make, preset.family, name)
     work = cache_dir() / "presets" / f"{name}-{key}.work"
-    if folder is not None and Path(folder).is_dir() and any(Path(folder).iterdir()):
-        raise ConfigError(f"{folder} is not empty; name a new folder for {name}")
     place = Path(folder) if folder is not None else cache_dir() / "presets" / f"{name}-{key}"
+    for parent in (place.parent, work.parent):
+        _check_writable(parent)
     return build_once(place, partial(make, work=work, progress=progress))
+
+
+def _make_room(folder: Path, name: str) -> None:
+    """Whether a preset may be built as ``folder``, before hours of building; one that is empty is removed."""
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+    elif folder.exists():
+        what = "not empty" if folder.is_dir() else "a file"
+        raise ConfigError(f"{folder} is {what}; name a new folder for {name}")
+
+
+def _check_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"{folder} cannot be written ({error.strerror or error}); name another folder, or another cache in "
+            "BALANCED_THINKING_CACHE"
+        ) from error
 
 
 def list_presets() -> list[str]:
