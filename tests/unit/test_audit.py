@@ -275,6 +275,13 @@ def test_training_can_split_what_was_held_out_from(folder):
     assert 4 <= len(again) <= 22
 
 
+def test_a_split_with_all_on_one_side_is_refused(folder, capsys):
+    path = write(folder / "a.jsonl", row(1), row(2))
+    assert main(["check-data", str(path), "--fix", str(folder / "c.jsonl"), "--hold_out", "0.5"]) == 2
+    assert "--hold_out 0.5 leaves " in capsys.readouterr().err
+    assert not list(folder.glob("c.*"))
+
+
 def test_faults_of_a_table_are_counted_each_with_its_line(folder):
     rows = ["image,question,reasoning,answer", "a.png,Q1?,so, it is,yes", 'a.png,"Q2', 'goes on?",so,no']
     rows += ['a.png,"Q3" x,so,no', "", "a.png,Q4?,so,no", 'a.png,"Q5?,so,no', "a.png,Q6?,so,no"]

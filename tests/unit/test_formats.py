@@ -229,6 +229,25 @@ def test_parquet_shards_are_one_data_set(folder):
     assert len(list(load_examples(folder / "set", on_missing="train"))) == 6
 
 
+@pytest.mark.parametrize(
+    ("row", "hint"),
+    [
+        ({"promt": "Q?", "completion": TAGGED},
+         'did you mean prompt by promt? --columns \'{"prompt": "promt"}\'; known formats: '),
+        ({"Question": "Q?", "anwser": "x", "id": 3},
+         "did you mean question by Question and answer by anwser? --columns "
+         '\'{"question": "Question", "answer": "anwser"}\''),
+        ({"frage": "Q?"}, "(columns: frage); known formats:"),
+    ],
+)  # fmt: skip
+def test_columns_of_almost_our_names_are_named(folder, row, hint):
+    with pytest.raises(DataError) as caught:
+        load(folder, row)
+    assert hint in str(caught.value)
+    ways = "name one (--dataset_format, in Python format=), or rename columns (--columns, in Python columns=)"
+    assert str(caught.value).endswith(ways)
+
+
 # Faults ---------------------------------------------------------------------------------------------------------------
 
 FAULTS = [

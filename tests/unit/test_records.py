@@ -351,7 +351,9 @@ def test_the_format_taken_is_logged_with_its_reason(tmp_path, caplog):
         list(load_examples(path, "trl"))
     assert [record.message for record in caplog.records] == [
         f"{path}: format trl, since it has prompt and completion",
+        f"{path}: 0 of 1 records have pictures",
         f"{path}: format trl, since it was asked for",
+        f"{path}: 0 of 1 records have pictures",
     ]
 
 

@@ -17,7 +17,7 @@ from balanced_thinking.data.records import is_held_out, to_trl_row
 from balanced_thinking.errors import ConfigError
 
 # Not the split of training (``eval_fraction``), which would find all that it holds out taken away already.
-_SALT = b"check-data"
+_SALT = b"hold_out"
 
 
 class CleanCopy:
@@ -40,6 +40,7 @@ class CleanCopy:
             raise ConfigError(f"{there} is there already; choose another name for --fix")
         self._home = Path(os.path.abspath(target.parent))  # noqa: PTH100  as pictures are found: no links are followed
         self._parts = [file.with_name(f"{file.name}.part") for file in self._files]
+        self._counts = [0] * len(names)
         self._inside, self._outside = 0, set[str]()
         self._stack = ExitStack()
 
@@ -74,7 +75,15 @@ class CleanCopy:
         self._write(1, {"record": record, "kind": kind, "fault": line})
 
     def finish(self) -> None:
-        """Give the files their names."""
+        """Give the files their names.
+
+        Raises:
+            ConfigError: all good records fell on one side of the split.
+        """
+        kept, _, *held_out = self._counts
+        if held_out and kept + held_out[0] and not (kept and held_out[0]):
+            sides = f"leaves {kept:,} records in the copy and {held_out[0]:,} in the test file"
+            raise ConfigError(f"--hold_out {self._hold_out} {sides}; pictures are too few for it, choose another share")
         self._stack.close()
         for part, file in zip(self._parts, self._files, strict=True):
             part.replace(file)
@@ -82,8 +91,8 @@ class CleanCopy:
     def line(self) -> str:
         """Where the files are, and where they can be read from."""
         copy, left_out, *test = self._files
-        held_out = f"; held out by picture: {test[0]}" if test else ""
-        told = f"clean copy: {copy}{held_out}; left out: {left_out}"
+        held_out = f"; held out by picture: {test[0]} ({self._counts[2]:,})" if test else ""
+        told = f"clean copy: {copy} ({self._counts[0]:,}){held_out}; left out: {left_out} ({self._counts[1]:,})"
         if self._outside:
             home = _common(self._outside)
             root = f"image_root {home}" if home else "allow_outside"
@@ -93,6 +102,7 @@ class CleanCopy:
         return told
 
     def _write(self, number: int, row: dict[str, Any]) -> None:
+        self._counts[number] += 1
         self._opened[number].write(json.dumps(row, ensure_ascii=False) + "\n")
 
     def _name(self, image: Any) -> str:

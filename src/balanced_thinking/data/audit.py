@@ -141,10 +141,7 @@ def audit(
         except DataError as raised:
             error = raised.at(file=record.file, record=record.place.record)
             kind = "broken record" if record.fault is not None else fault_kind(error)
-            if isinstance(error, SegmentError) and options.on_missing == "skip":
-                found.skipped[kind] += 1
-            else:
-                _count_fault(found, kind, error)
+            _count_fault(found, kind, error, skip=options.on_missing == "skip")
             if left_out is not None:
                 left_out(record.place.record, kind, str(error))
             continue
@@ -202,7 +199,10 @@ def _digest(*parts: bytes) -> bytes:
     return hashlib.blake2b(b"\0".join(parts), digest_size=8).digest()
 
 
-def _count_fault(found: Audit, kind: str, error: DataError) -> None:
+def _count_fault(found: Audit, kind: str, error: DataError, *, skip: bool) -> None:
+    if skip and isinstance(error, SegmentError):
+        found.skipped[kind] += 1
+        return
     found.faults[kind] += 1
     lines = found.first.setdefault(kind, [])
     if len(lines) < FIRST:
