@@ -17,7 +17,7 @@ from balanced_thinking.data.records import is_held_out, to_trl_row
 from balanced_thinking.errors import ConfigError
 
 # Not the split of training (``eval_fraction``), which would find all that it holds out taken away already.
-_SALT = b"hold_out"
+_SALT = b"held out"
 
 
 class CleanCopy:
