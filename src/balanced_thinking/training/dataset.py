@@ -260,13 +260,14 @@ def _read(
     data: DataArguments, segments: Sequence[SegmentSpec], files: Sequence[Path | None], origins: Origins
 ) -> tuple[Any, Any]:
     kept, held_out = (DatasetWriter(file) for file in files)
-    ids, on_both_sides, numbered = Ids(), 0, 0
+    ids, on_both_sides, numbered, pictured = Ids(), 0, 0, 0
 
     def add(example: Example, writer: DatasetWriter) -> None:
-        nonlocal numbered
+        nonlocal numbered, pictured
         row = _row(example, data, segments)
         row["id"] = ids.own(example.id)
         numbered += row["id"] != example.id
+        pictured += bool(row["images"])
         origins.add(row)
         writer.add(row)
 
@@ -292,6 +293,8 @@ def _read(
         origins.end(data.eval_dataset, kept.count, held_out.count)
     if numbered:
         logger.warning("in %d rows of all data sets %s", numbered, NUMBERED)
+    if pictured < (total := kept.count + held_out.count):
+        logger.warning("%d of %d rows have pictures", pictured, total)
     return kept.finish(), held_out.finish() if held_out.count else None
 
 

@@ -34,7 +34,7 @@ def near_field(name: str, known: tuple[str, ...], fields: Mapping[str, Any]) -> 
     """The known field that ``name`` almost spells; None where it is one itself, or the record has that field too."""
     if name in known:
         return None
-    return next((near for near in _close(name, known) if not fields.get(near)), None)
+    return next((near for near in _close(name, known) if not _filled(fields.get(near))), None)
 
 
 @lru_cache(maxsize=1024)
@@ -54,9 +54,9 @@ def note_fields(record: Record, known: tuple[str, ...], options: Options, *, not
         pictured: Whether an example with pictures was read from it.
     """
     notes.pictured += pictured
-    pictured = pictured or any(name in known and record.fields.get(name) for name in _PICTURES)
+    pictured = pictured or any(name in known and _filled(record.fields.get(name)) for name in _PICTURES)
     for name, value in record.fields.items():
-        if name in known or not value:
+        if name in known or not _filled(value):
             continue
         shows, near = looks_like_pictures(value), near_field(name, known, record.fields)
         if name.lower() in _CALLED and isinstance(value, str) and not shows:
@@ -84,6 +84,11 @@ def overlooked_pictures(notes: Notes, options: Options, path: Path) -> DataError
 
 def _columns(options: Options, ours: str, theirs: str) -> str:
     return f"--columns '{json.dumps({**options.columns, ours: theirs}, ensure_ascii=False)}'"
+
+
+def _filled(value: Any) -> bool:
+    """Whether something is there; an array has no truth of its own."""
+    return value is not None and (not hasattr(value, "__len__") or len(value) > 0)
 
 
 def looks_like_pictures(value: Any) -> bool:
