@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import random
+import re
 from dataclasses import replace
 
 import pytest
@@ -217,6 +218,23 @@ def test_llama_factory_says_what_the_columns_are_called(folder):
     (folder / "mine.json").write_text(json.dumps(rows))
     with pytest.raises(DataError, match=r"field chat: unknown role 'x'; dataset_info.json names 'q', 'a', 'system'"):
         load_examples(f"{info}:mine")
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ("image", 'field image: the entry names no column of pictures, but here is one; add "images": "image" to its'),
+        ("picture", "field picture: no record has a picture, but this field, which is not read, holds pictures"),
+    ],
+)
+def test_llama_factory_loses_no_picture_that_its_entry_does_not_name(folder, field, message):
+    (folder / "mine.json").write_text(json.dumps([{"instruction": "Q?", "output": TAGGED, field: "a.png"}]))
+    (folder / "dataset_info.json").write_text(json.dumps({"mine": {"file_name": "mine.json"}}))
+    with pytest.raises(DataError, match=re.escape(message)):
+        list(load_examples(folder))
+    if field == "picture":
+        (example,) = load_examples(folder, columns={"image": "picture"})
+        assert example.images == (str(folder / "a.png"),)
 
 
 def test_parquet_shards_are_one_data_set(folder):

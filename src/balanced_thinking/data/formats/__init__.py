@@ -5,6 +5,7 @@ first whose ``sniff`` gives a reason is taken, so the most particular stand firs
 """
 
 import json
+from functools import cache
 from types import MappingProxyType
 from typing import Protocol
 
@@ -91,6 +92,7 @@ def _near_columns(record: Record) -> str:
     return f"did you mean {told}? --columns '{json.dumps({ours: theirs for theirs, ours in near.items()})}'; "
 
 
+@cache
 def every_field() -> tuple[str, ...]:
     """The fields that any format reads."""
     return tuple(dict.fromkeys(name for reader in FORMATS.values() for name in reader.FIELDS))
