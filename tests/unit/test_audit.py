@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from balanced_thinking.cli.main import main
-from balanced_thinking.data.records import load_examples
+from balanced_thinking.data.records import is_held_out, load_examples
 
 GOOD = "<think> one two three </think><answer> Final Answer:B </answer>"
 
@@ -38,8 +38,9 @@ def check(path, *options):
 
 
 def test_every_kind_of_fault_is_counted_and_named(folder, capsys):
+    Image.new("RGB", (8, 8)).save(folder.parent / "x.png")
     rows = [row(1), row(2, "<think>t</think>"), row(3, "<think>t</think>B"), row(4, image="none.png")]
-    rows += [row(5, image="broken.png"), row(6, image="/etc/x.png"), row(7, question="<image> again")]
+    rows += [row(5, image="broken.png"), row(6, image=str(folder.parent / "x.png")), row(7, question="<image> again")]
     path = write(folder / "a.jsonl", *rows, tail="not json\n[1]\n" + json.dumps(row(8))[:30])
     code, found = check(path)
     assert code == 2
@@ -150,7 +151,16 @@ def test_no_output_is_left_of_a_check_that_failed(folder, capsys):
     assert not list(folder.glob("c.*"))
 
 
-def test_bad_options_are_one_line(folder, capsys):
+def test_a_copy_that_cannot_be_written_is_one_line_before_the_audit(folder, capsys):
+    (folder / "c.left_out.jsonl.part").mkdir()
+    assert main(["check-data", str(folder / "none.jsonl"), "--fix", str(folder / "c.jsonl")]) == 2
+    line = capsys.readouterr().err
+    assert f"cannot write to {folder / 'c.left_out.jsonl.part'} (Is a directory); choose another place" in line
+    assert not (folder / "c.jsonl.part").exists()
+
+
+def test_bad_options_are_one_line(folder, capsys, monkeypatch):
+    monkeypatch.setenv("BALANCED_THINKING_CACHE", str(folder / "cache"))
     path = write(folder / "a.jsonl", row(1))
     for options, message in (
         (["--columns", "{"], "columns must be JSON"),
@@ -158,6 +168,13 @@ def test_bad_options_are_one_line(folder, capsys):
         (["--fix", "out.csv"], "--fix must name a .jsonl file"),
         (["--tokenizer", str(folder)], "no tokenizer.json"),
         (["--on_mising", "x"], "did you mean --on_missing?"),
+        (["--max_length", "-5"], "must be a whole number of at least 1, not -5"),
+        (["--max_length", "0"], "must be a whole number of at least 1, not 0"),
+        (["--json", str(folder)], "is a folder; name a file in it"),
+        (
+            ["--tokenizer", "tiny-gemma3"],
+            "is not built yet; `balanced presets build tiny-gemma3` makes it, or take tiny-",
+        ),
     ):
         assert main(["check-data", str(path), *options]) == 2
         lines = capsys.readouterr().err.strip().splitlines()
@@ -180,3 +197,106 @@ def test_what_was_said_before_tells_questions_apart(folder):
     assert found["too_long"] == 4
     _, found = check(write(folder / "b.jsonl", *rows), "--max_length", 12)
     assert found["too_long"] == 0
+
+
+# Pictures -------------------------------------------------------------------------------------------------------------
+
+
+def table(path, *columns, separator=",", picture="a.png"):
+    lines = [separator.join(columns), *(separator.join([picture, f"Q{number}?", "so", "yes"]) for number in range(3))]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_records_with_pictures_are_counted(folder, capsys):
+    rows = [row(1), {"id": 2, "conversations": row(2, question="")["conversations"]}, row(3)]
+    rows[1]["conversations"][0]["value"] = "No picture?"
+    code, found = check(write(folder / "a.jsonl", *rows))
+    assert (code, found["with_pictures"]) == (0, 2)
+    assert "2 of 3 records have pictures" in capsys.readouterr().out
+
+
+def test_pictures_in_a_column_of_another_name_are_no_text_only_data(folder, capsys):
+    path = table(folder / "t.csv", "picture", "question", "reasoning", "answer")
+    code, found = check(path, "--fix", folder / "c.jsonl")
+    assert (code, found["with_pictures"]) == (2, 0)
+    columns = '{"image": "picture"}'
+    assert found["notes"][f"the field picture is not read; did you mean image? --columns '{columns}'"] == 3
+    printed = capsys.readouterr()
+    assert "0 of 3 records have pictures" in printed.out
+    assert printed.err.strip().splitlines() == [
+        f"balanced: {path}, field picture: no record has a picture, but this field, which is not read, holds pictures; "
+        f"name it with --columns '{columns}' (in Python columns=), or take it out of the data if the questions can do "
+        "without"
+    ]
+    assert not list(folder.glob("c.*"))
+    assert check(path, "--columns", columns)[0] == 0
+
+
+def test_missing_reasoning_can_be_left_out(folder, capsys):
+    path = write(folder / "a.jsonl", row(1), row(2, "<answer>B</answer>"), row(3, "<think>t</think>"))
+    code, found = check(path, "--on_missing", "skip", "--fix", folder / "c.jsonl")
+    assert (code, found["good"], found["faults"]) == (0, 1, {})
+    assert found["skipped"] == {"no-think": 1, "no-answer": 1}
+    assert "3 records, 1 can be used, 0 cannot, 2 are left out" in capsys.readouterr().out
+    left = [json.loads(line)["kind"] for line in (folder / "c.left_out.jsonl").read_text().splitlines()]
+    assert left == ["no-think", "no-answer"]
+    assert check(path, "--on_missing", "skip")[0] == 0
+
+
+def test_a_copied_folder_can_be_read_elsewhere(folder, capsys):
+    (folder / "laptop").mkdir()
+    shutil.copy(folder / "a.png", folder / "laptop" / "a.png")
+    check(write(folder / "laptop" / "a.jsonl", row(1)), "--fix", folder / "laptop" / "c.jsonl")
+    assert f"so {folder / 'laptop'} can be copied elsewhere as a whole" in capsys.readouterr().out
+    (folder / "laptop").rename(folder / "server")
+    (example,) = load_examples(folder / "server" / "c.jsonl")
+    assert example.images == (str(folder / "server" / "a.png"),)
+
+
+def test_pictures_beside_the_copy_keep_their_full_path(folder, capsys):
+    (folder / "data").mkdir()
+    shutil.copy(folder / "a.png", folder / "data" / "a.png")
+    check(write(folder / "data" / "a.jsonl", row(1)), "--fix", folder / "copies" / "c.jsonl")
+    assert f"read it with image_root {folder / 'data'}\n" in capsys.readouterr().out
+    (example,) = load_examples(folder / "copies" / "c.jsonl", image_root=folder / "data")
+    assert example.images == (str(folder / "data" / "a.png"),)
+
+
+def test_training_can_split_what_was_held_out_from(folder):
+    """Both splits once drew the same numbers, so of what was left no picture was below a smaller share."""
+    for number in range(300):
+        Image.new("RGB", (4, 4), (number % 256, number // 256, 7)).save(folder / f"{number}.png")
+    path = write(folder / "a.jsonl", *(row(number, image=f"{number}.png") for number in range(300)))
+    assert check(path, "--fix", folder / "c.jsonl", "--hold_out", "0.2")[0] == 0
+    rest = list(load_examples(folder / "c.jsonl"))
+    assert 220 < len(rest) < 260
+    again = [example for example in rest if is_held_out(example, 0.05)]
+    assert 4 <= len(again) <= 22
+
+
+def test_a_split_with_all_on_one_side_is_refused(folder, capsys):
+    path = write(folder / "a.jsonl", row(1), row(2))
+    assert main(["check-data", str(path), "--fix", str(folder / "c.jsonl"), "--hold_out", "0.5"]) == 2
+    assert "--hold_out 0.5 leaves " in capsys.readouterr().err
+    assert not list(folder.glob("c.*"))
+
+
+def test_faults_of_a_table_are_counted_each_with_its_line(folder):
+    rows = ["image,question,reasoning,answer", "a.png,Q1?,so, it is,yes", 'a.png,"Q2', 'goes on?",so,no']
+    rows += ['a.png,"Q3" x,so,no', "", "a.png,Q4?,so,no", 'a.png,"Q5?,so,no', "a.png,Q6?,so,no"]
+    (folder / "t.csv").write_text("\n".join(rows) + "\n")
+    code, found = check(folder / "t.csv")
+    assert (code, found["records"], found["good"]) == (2, 5, 2)
+    first = found["first"]["broken record"]
+    assert [line.split(":")[0].rsplit(" ", 1)[1] for line in first] == ["2", "5", "8"]
+    assert "(unexpected end of data, read to line 9)" in first[2]
+
+
+@pytest.mark.parametrize(("separator", "name"), [(";", "semicolons"), ("\t", "tabs")])
+def test_tables_of_other_separators_are_read(folder, separator, name):
+    names = ("image", "question", '"reasoning, long"', "answer")
+    path = table(folder / "t.csv", *names, separator=separator)
+    code, found = check(path, "--columns", '{"reasoning": "reasoning, long"}')
+    assert (code, found["good"], found["with_pictures"]) == (0, 3, 3)
+    assert found["reason"].endswith(f"and its cells are parted by {name}")

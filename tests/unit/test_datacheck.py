@@ -274,10 +274,12 @@ def test_the_line_tells_everything():
         unchecked=2,
         lengths={"min": 3, "median": 5, "p95": 1200, "max": 2000},
         malformed={"order": 1},
+        pictured=1,
     )
     assert report.line() == (
-        "checked 5 of 7 rows, 1 kept; 3 skipped (2 no-think, 1 overflow); 1 kept though malformed (1 order); "
-        "2 not checked (beyond the limit); tokens: shortest 3, median 5, 95 % up to 1,200, longest 2,000"
+        "checked 5 of 7 rows, 1 kept (1 with pictures); 3 skipped (2 no-think, 1 overflow); "
+        "1 kept though malformed (1 order); 2 not checked (beyond the limit); "
+        "tokens: shortest 3, median 5, 95 % up to 1,200, longest 2,000"
     )
 
 
@@ -285,7 +287,7 @@ def test_outside_a_terminal_one_line_goes_to_stderr(capsys):
     check(rows(GOOD, NO_THINK), on_malformed="skip", progress=True)
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.startswith("checked 2 of 2 rows, 1 kept; 1 skipped (1 no-think) (")
+    assert captured.err.startswith("checked 2 of 2 rows, 1 kept (0 with pictures); 1 skipped (1 no-think) (")
     assert captured.err.count("\n") == 1
 
 
@@ -301,7 +303,8 @@ def test_without_progress_skipped_rows_are_still_told(caplog, capsys):
     with caplog.at_level(logging.WARNING):
         check(rows(GOOD, NO_THINK), on_malformed="skip")
         check(rows(GOOD))
-    assert [record.message for record in caplog.records] == ["checked 2 of 2 rows, 1 kept; 1 skipped (1 no-think)"]
+    line = "checked 2 of 2 rows, 1 kept (0 with pictures); 1 skipped (1 no-think)"
+    assert [record.message for record in caplog.records] == [line]
     assert capsys.readouterr().err == ""
 
 

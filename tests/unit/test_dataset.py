@@ -98,6 +98,25 @@ def test_a_share_that_leaves_nothing_is_named(files):
         ids(dataset=files, dataset_fractions=[1.0, 0.05])
 
 
+@pytest.mark.parametrize("limit", [None, 2, 3])
+def test_pictures_in_a_field_that_is_not_read_are_refused_before_the_first_step(files, limit, caplog):
+    rows = [json.loads(line) for line in Path(files[0]).read_text().splitlines()]
+    lines = [json.dumps({**row, "prompt": "Q?", "images": None, "imgaes": row["images"]}) for row in rows[:3]]
+    Path(files[0]).write_text("\n".join(lines))
+    with pytest.raises(DataError, match="field imgaes: no record has a picture, but this field, which is not read"):
+        ids(dataset=files[:1], limit=limit)
+    assert f"in {limit or 3} records the field imgaes is not read; did you mean images?" in caplog.text
+
+
+def test_rows_without_pictures_are_told_before_training(files, caplog):
+    ids(dataset=files[:1])
+    assert "pictures" not in caplog.text
+    rows = [json.loads(line) for line in Path(files[0]).read_text().splitlines()]
+    Path(files[0]).write_text("\n".join(json.dumps({**row, "prompt": "Q?", "images": None}) for row in rows[:3]))
+    ids(dataset=files)
+    assert "10 of 13 rows have pictures" in caplog.text
+
+
 def test_no_data_set_is_one_line():
     with pytest.raises(ConfigError, match="no data set given"):
         load_data(DataArguments())

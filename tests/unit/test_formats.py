@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import random
+import re
 from dataclasses import replace
 
 import pytest
@@ -219,6 +220,23 @@ def test_llama_factory_says_what_the_columns_are_called(folder):
         load_examples(f"{info}:mine")
 
 
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ("image", 'field image: the entry names no column of pictures, but here is one; add "images": "image" to its'),
+        ("picture", "field picture: no record has a picture, but this field, which is not read, holds pictures"),
+    ],
+)
+def test_llama_factory_loses_no_picture_that_its_entry_does_not_name(folder, field, message):
+    (folder / "mine.json").write_text(json.dumps([{"instruction": "Q?", "output": TAGGED, field: "a.png"}]))
+    (folder / "dataset_info.json").write_text(json.dumps({"mine": {"file_name": "mine.json"}}))
+    with pytest.raises(DataError, match=re.escape(message)):
+        list(load_examples(folder))
+    if field == "picture":
+        (example,) = load_examples(folder, columns={"image": "picture"})
+        assert example.images == (str(folder / "a.png"),)
+
+
 def test_parquet_shards_are_one_data_set(folder):
     from datasets import Dataset
 
@@ -227,6 +245,25 @@ def test_parquet_shards_are_one_data_set(folder):
     for number in range(2):
         Dataset.from_list([row] * 3).to_parquet(folder / "set" / "data" / f"train-0000{number}-of-00002.parquet")
     assert len(list(load_examples(folder / "set", on_missing="train"))) == 6
+
+
+@pytest.mark.parametrize(
+    ("row", "hint"),
+    [
+        ({"promt": "Q?", "completion": TAGGED},
+         'did you mean prompt by promt? --columns \'{"prompt": "promt"}\'; known formats: '),
+        ({"Question": "Q?", "anwser": "x", "id": 3},
+         "did you mean question by Question and answer by anwser? --columns "
+         '\'{"question": "Question", "answer": "anwser"}\''),
+        ({"frage": "Q?"}, "(columns: frage); known formats:"),
+    ],
+)  # fmt: skip
+def test_columns_of_almost_our_names_are_named(folder, row, hint):
+    with pytest.raises(DataError) as caught:
+        load(folder, row)
+    assert hint in str(caught.value)
+    ways = "name one (--dataset_format, in Python format=), or rename columns (--columns, in Python columns=)"
+    assert str(caught.value).endswith(ways)
 
 
 # Faults ---------------------------------------------------------------------------------------------------------------

@@ -2,7 +2,16 @@
 
 import pytest
 
-from balanced_thinking.data.formats.response import answer_text, clean_answer, is_decimal, split_response, typed_answer
+from balanced_thinking.core.segments import parse_segments
+from balanced_thinking.data.formats.response import (
+    answer_text,
+    clean_answer,
+    is_decimal,
+    near_tags,
+    split_response,
+    split_segments,
+    typed_answer,
+)
 from balanced_thinking.data.rowcheck import Place
 from balanced_thinking.errors import DataError, SegmentError
 
@@ -95,6 +104,32 @@ def test_faults_have_kind_place_and_remedy(answer_from, text, kind):
 def test_a_missing_tag_leads_to_the_other_ways():
     with pytest.raises(SegmentError, match="answer_from can also be boxed, after_think or field"):
         split_response("<think>a</think>b", "tag", place=PLACE, field="completion")
+
+
+@pytest.mark.parametrize(
+    ("text", "way"),
+    [
+        ("<thinking>a</thinking><answer>b</answer>", "it has <thinking>; rename it to <think>, or name"),
+        ("<Think>a</Think> <Answer>b</Answer>", "it has <Think> and <Answer>; rename them to <think> and <answer>, or"),
+        ("<think>a</think><final_answer>b</final_answer>", "it has <final_answer>; rename it to <answer>, or name"),
+        ("<chain of thought>a</chain of thought><answer>b</answer>", None),
+        ("<reasoning>a</reasoning>b", "it has <reasoning>; rename it to <think>"),
+        ("<think>a</think><answer>in <reasoning>r</reasoning></answer>", None),
+        ("<reasoning>never closed <answer>b</answer>", None),
+        ("a <b>c</b>", None),
+    ],
+)
+def test_tags_of_another_name_are_named_with_a_setting_that_reads_them(text, way):
+    told = near_tags(text)
+    assert (told is None) if way is None else told.startswith(way)
+    if way is not None and ", or" in way:
+        pasted = parse_segments(told.split("scale_segments '")[1].removesuffix("'"))
+        assert split_segments(text, pasted, place=PLACE, field="completion") == ("a", "b")
+
+
+def test_a_missing_answer_beside_another_trace_keeps_the_other_ways():
+    with pytest.raises(SegmentError, match=r"rename it to <think>; .* answer_from can also be boxed"):
+        split_response("<reasoning>a</reasoning>b", "tag", place=PLACE, field="completion")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from base64 import b64encode
 from dataclasses import replace
 from pathlib import Path
 
@@ -582,8 +583,9 @@ def test_pictures_elsewhere_are_refused(folder, value):
     [
         (
             "data:image/png;base64," + "iVBO" * 9_000,
-            "the picture is written out as text (data:image/png;base64,iVBOiVBOi",
+            "the picture cannot be read (UnidentifiedImageError",
         ),
+        ("data:image/png;base64,@" + "iVBO" * 9_000, "the picture data:image/png;base64,@iVBOiVBOi"),
         ("iVBO" * 9_000, "no such picture: iVBOiVBO"),
         ("https://x/" + "a" * 9_000, "the picture https://x/aaa"),
     ],
@@ -602,6 +604,53 @@ def test_the_url_of_a_file_on_this_machine_is_its_path(folder):
     assert "the picture /etc/passwd lies outside the folder of the data" in line
     line = fault(folder, {"prompt": "Q?", "completion": GOOD, "image": "file://other/a.png"})
     assert "the picture file://other/a.png is not on this machine" in line
+
+
+@pytest.mark.parametrize("form", ["images/c.png", "file://{folder}/images/c.png", "data:image/png;base64,{encoded}"])
+@pytest.mark.parametrize("plain", [True, False])
+def test_parts_of_openais_form_show_pictures(folder, form, plain):
+    file = folder / "images" / "c.png"
+    url = form.format(folder=folder, encoded=b64encode(file.read_bytes()).decode())
+    part = {"type": "image_url", "image_url": url if plain else {"url": url}}
+    (example,) = load(folder, {"messages": [user([part, text("Q?")]), assistant()]})
+    assert example.images == (file.read_bytes() if "base64" in form else str(file),)
+    assert example.question == "Q?"
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ({"url": "https://x.org/a.png"}, "is not on this machine; download the pictures and give their paths"),
+        ({}, "field messages[0].content[0]: the part has no url; write"),
+        (None, "the part has no url"),
+    ],
+)
+def test_parts_of_openais_form_without_a_picture_here_are_one_line(folder, url, message):
+    part = {"type": "image_url", "image_url": url}
+    assert message in fault(folder, {"messages": [user([part, text("Q?")]), assistant()]})
+
+
+def test_the_detail_of_such_a_part_is_counted(folder, caplog):
+    part = {"type": "image_url", "image_url": {"url": "a.png", "detail": "high"}}
+    load(folder, {"messages": [user([part, text("Q?")]), assistant()]})
+    assert "in 1 records a size inside an image part was left out" in caplog.text
+
+
+def test_paths_of_windows_are_found_and_counted(folder, caplog):
+    assert picture(folder, "images\\c.png") == str(folder / "images" / "c.png")
+    assert "in 1 records a picture was found only with / for the \\ in its path" in caplog.text
+    (folder / "images\\c.png").write_bytes((folder / "a.png").read_bytes())
+    assert picture(folder, "images\\c.png") == str(folder / "images\\c.png")
+    for path in ("..\\..\\etc\\passwd", "C:\\pictures\\c.png"):
+        line = fault(folder, {"prompt": "Q?", "completion": GOOD, "image": path})
+        assert f"no such picture: {path} (looked in" in line
+
+
+def test_a_full_path_of_another_machine_is_missing_not_outside(folder):
+    line = fault(folder, {"prompt": "Q?", "completion": GOOD, "image": "/laptop/pictures/a.png"})
+    assert (
+        "no such picture: /laptop/pictures/a.png (a full path, perhaps of another machine); name pictures rel" in line
+    )
 
 
 def test_a_missing_picture_names_where_it_was_looked_for(folder):

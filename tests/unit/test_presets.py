@@ -261,3 +261,13 @@ def test_the_shipped_base_answers_direct_questions(tmp_path):
     base = presets.resolve("tiny-qwen2_5_vl")
     row = evaluate(base, file, output_dir=tmp_path / "out", max_new_tokens=12, expects_think=False)
     assert row["accuracy"] >= 0.75  # the card gives the figure on all 2,000
+
+
+def test_where_a_preset_is_can_be_asked_without_building_it(monkeypatch, tmp_path):
+    monkeypatch.setenv("BALANCED_THINKING_CACHE", str(tmp_path))
+    monkeypatch.setattr(presets, "build", lambda name: pytest.fail(f"{name} was built"))
+    assert presets.located("tiny-qwen2_5_vl") == presets.resolve("tiny-qwen2_5_vl")
+    assert presets.located("tiny-gemma3") is None
+    place = tmp_path / "presets" / f"tiny-gemma3-{presets.PRESETS['tiny-gemma3'].fingerprint()}"
+    place.mkdir(parents=True)
+    assert presets.located("tiny-gemma3") == presets.resolve("tiny-gemma3") == place

@@ -267,8 +267,12 @@ def test_faults_of_the_file_come_at_the_call_not_at_the_first_example(tmp_path):
         ("a.json", b"[1]", "record row 0: a record must be an object"),
         ("a.json", b"[" + json.dumps(ROW).encode(), "a.json: not JSON (Expecting"),
         ("a.json", b"[" + json.dumps(ROW).encode() + b", {", "a.json: not JSON (Expecting"),
-        ("a.csv", b"question,answer\nQ?,A,B\n", "record line 2: the row has not as many cells as the header (2)"),
-        ("a.csv", b'question,answer\n"Q?,A\n', "not a table (unexpected end of data)"),
+        (
+            "a.csv",
+            b"question,answer\nQ?,A,B\n",
+            "record line 2: the row has not as many cells as the header (2): it has 3",
+        ),
+        ("a.csv", b'question,answer\n"Q?,A\n', "record line 2: not a row of a table (unexpected end of data)"),
         ("a.csv", b"question,answer\nQ?,\xe9\n", "not UTF-8 (byte 0xe9)"),
         ("a.csv", b"question,answer\n", "the file holds no records"),
         ("a.csv", b"", "the file holds no records"),
@@ -347,7 +351,9 @@ def test_the_format_taken_is_logged_with_its_reason(tmp_path, caplog):
         list(load_examples(path, "trl"))
     assert [record.message for record in caplog.records] == [
         f"{path}: format trl, since it has prompt and completion",
+        f"{path}: 0 of 1 records have pictures",
         f"{path}: format trl, since it was asked for",
+        f"{path}: 0 of 1 records have pictures",
     ]
 
 

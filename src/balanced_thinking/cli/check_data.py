@@ -1,55 +1,69 @@
 """``balanced check-data``: what is in a data set, what is wrong with it, and a clean copy without that."""
 
-import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from balanced_thinking.data.example import Example
+    from balanced_thinking.cli.clean_copy import CleanCopy
+    from balanced_thinking.data.audit import Audit
+    from balanced_thinking.data.formats.options import Options
 
 
 def run(argv: Sequence[str]) -> int:
     """Print what was found; 0 if every record is good or a clean copy was written, else 2."""
     options = _parse(argv)
     if options.json:
-        _make_folder(Path(options.json).parent)
+        _check_place(Path(options.json))
 
-    from balanced_thinking.cli.parsing import columns_of
-    from balanced_thinking.core.segments import parse_segments
     from balanced_thinking.data.audit import audit
-    from balanced_thinking.data.formats.options import Options
     from balanced_thinking.errors import DataError
-    from balanced_thinking.runinfo import write_json
 
-    root = Path(options.image_root) if options.image_root else None
-    columns = columns_of(options.columns)
-    segments = parse_segments(options.scale_segments)
-    reading = Options(root, options.answer_from, options.on_missing, columns, options.allow_outside, segments)
-    with _clean_copy(options.fix, options.hold_out) as (keep, left_out), _bar(options.dataset) as advance:
-        found = audit(
-            Path(options.dataset),
-            format=options.dataset_format,
-            options=reading,
-            count=_counter(options.tokenizer),
-            max_length=options.max_length,
-            other=Path(options.test) if options.test else None,
-            keep=keep,
-            left_out=left_out,
-            advance=advance,
-        )
-    summary = found.summary()
-    _show(summary, options)
-    if options.json:
-        write_json(Path(options.json), summary)
+    reading, count = _reading(options), _counter(options.tokenizer)
+    with _clean_copy(options.fix, options.hold_out) as copy:
+        with _bar(options.dataset) as advance:
+            found = audit(
+                Path(options.dataset),
+                format=options.dataset_format,
+                options=reading,
+                count=count,
+                max_length=options.max_length,
+                other=Path(options.test) if options.test else None,
+                keep=copy.keep if copy else None,
+                left_out=copy.leave_out if copy else None,
+                advance=advance,
+            )
+        if found.overlooked is not None:  # said in here, so that no copy without pictures is left
+            _tell(found, options, None)
+            raise found.overlooked
+    _tell(found, options, copy)
     bad = sum(found.faults.values())
     if bad and not options.fix:
         remedy = "mend them, set on_missing or answer_from, or write a clean copy with --fix"
         raise DataError(f"{bad:,} of {found.records:,} records cannot be used", file=options.dataset, remedy=remedy)
     if not found.good:
-        raise DataError("no record can be used", file=options.dataset, remedy="see the faults above")
+        raise DataError("no record can be used", file=options.dataset, remedy="see what is said above")
     return 0
+
+
+def _reading(options: Any) -> "Options":
+    from balanced_thinking.cli.parsing import columns_of
+    from balanced_thinking.core.segments import parse_segments
+    from balanced_thinking.data.formats.options import Options
+
+    root = Path(options.image_root) if options.image_root else None
+    columns, segments = columns_of(options.columns), parse_segments(options.scale_segments)
+    return Options(root, options.answer_from, options.on_missing, columns, options.allow_outside, segments)
+
+
+def _tell(found: "Audit", options: Any, copy: "CleanCopy | None") -> None:
+    from balanced_thinking.runinfo import write_json
+
+    summary = found.summary()
+    _show(summary, options, copy)
+    if options.json:
+        write_json(Path(options.json), summary)
 
 
 def _parse(argv: Sequence[str]) -> Any:
@@ -60,12 +74,14 @@ def _parse(argv: Sequence[str]) -> Any:
     parser.add_argument("--dataset_format", help="data format; unset: found out, and said")
     parser.add_argument("--image_root", help="folder of relative picture paths; unset: the data file's")
     parser.add_argument("--answer_from", help="tag, boxed, after_think or field")
-    parser.add_argument("--on_missing", default="error", help="records without reasoning: train or error")
+    parser.add_argument(
+        "--on_missing", default="error", help="records without reasoning: error, train (the answer alone) or skip"
+    )
     parser.add_argument("--columns", help='our names to the file\'s as JSON: {"completion": "response"}')
     parser.add_argument("--scale_segments", help="what responses consist of, as for sft: llava-cot, or JSON")
     parser.add_argument("--allow_outside", action="store_true", help="allow pictures outside the data's folder")
     parser.add_argument("--tokenizer", help="preset or model folder whose tokens are counted; unset: characters")
-    parser.add_argument("--max_length", type=int, help="say how many records this length of text would cut")
+    parser.add_argument("--max_length", type=_length, help="say how many records this length of text would cut")
     parser.add_argument("--test", help="another data file whose pictures must not be among these")
     parser.add_argument("--fix", help="write the good records to this .jsonl, and a list of the others beside it")
     parser.add_argument(
@@ -75,13 +91,28 @@ def _parse(argv: Sequence[str]) -> Any:
     return parser.parse_all(argv)
 
 
+def _length(text: str) -> int:
+    from argparse import ArgumentTypeError
+
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"must be a whole number of at least 1, not {text}")
+    return int(text)
+
+
 def _counter(tokenizer: str | None) -> Callable[[str], int] | None:
     if tokenizer is None:
         return None
-    from balanced_thinking.demo.presets import resolve
+    from balanced_thinking.demo.presets import PRESETS, located
     from balanced_thinking.errors import ConfigError
 
-    file = Path(resolve(tokenizer)) / "tokenizer.json"
+    folder: Path | None = Path(tokenizer)
+    if tokenizer in PRESETS and not Path(tokenizer).is_dir():
+        folder = located(tokenizer)
+    if folder is None:
+        # Half an hour of training is no way to count tokens.
+        remedy = f"`balanced presets build {tokenizer}` makes it, or take tiny-qwen2_5_vl"
+        raise ConfigError(f"the preset {tokenizer} is not built yet; {remedy}")
+    file = folder / "tokenizer.json"
     if not file.is_file():
         raise ConfigError(f"no tokenizer.json in {file.parent}; give a preset or a model folder that has one")
     from tokenizers import Tokenizer
@@ -94,85 +125,40 @@ def _counter(tokenizer: str | None) -> Callable[[str], int] | None:
 
 
 @contextmanager
-def _clean_copy(place: str | None, hold_out: float | None) -> Iterator[tuple[Callable[["Example"], None] | None, Any]]:
-    """Writers of good examples and of faults; the copy gets its name only when it is whole."""
-    from balanced_thinking.data.records import is_held_out, to_trl_row
+def _clean_copy(place: str | None, hold_out: float | None) -> Iterator["CleanCopy | None"]:
+    """The clean copy that ``--fix`` asks for; it gets its name only when it is whole."""
     from balanced_thinking.errors import ConfigError
 
     if hold_out is not None and (place is None or not 0 < hold_out < 1):
         raise ConfigError("--hold_out must lie between 0 and 1, and needs --fix")
     if place is None:
-        yield None, None
+        yield None
         return
+    from balanced_thinking.cli.clean_copy import CleanCopy
 
     target = Path(place)
     if target.suffix != ".jsonl":
         raise ConfigError(f"--fix must name a .jsonl file, not {place}")
-    names = ["", ".left_out", *([".test"] if hold_out else [])]
-    files = [target.with_name(f"{target.stem}{name}.jsonl") for name in names]
-    there = next((file for file in files if file.exists()), None)
-    if there is not None:
-        raise ConfigError(f"{there} is there already; choose another name for --fix")
-    _make_folder(target.parent)
-    pictures = target.with_name(f"{target.stem}.pictures")
-    with ExitStack() as stack:
-        parts = [file.with_name(f"{file.name}.part") for file in files]
-        opened = [stack.enter_context(part.open("w", encoding="utf-8")) for part in parts]
-
-        def write(number: int, row: dict[str, Any]) -> None:
-            opened[number].write(json.dumps(row, ensure_ascii=False) + "\n")
-
-        def keep(example: "Example") -> None:
-            row = to_trl_row(example)
-            row["images"] = [_as_file(image, pictures) for image in row["images"]]
-            held_out = is_held_out(example, hold_out) if hold_out else False
-            if held_out is None:
-                line = f"record {example.id}: it shows pictures of both parts"
-                write(1, {"record": example.id, "kind": "pictures of both parts", "fault": line})
-            else:
-                write(2 if held_out else 0, row)
-
-        stack.callback(_remove, parts)
-        yield keep, lambda record, kind, line: write(1, {"record": record, "kind": kind, "fault": line})
-        for part, file, handle in zip(parts, files, opened, strict=True):
-            handle.close()
-            part.replace(file)
+    _check_place(target)
+    with CleanCopy(target, hold_out) as copy:
+        yield copy
+        copy.finish()
 
 
-def _remove(files: list[Path]) -> None:
-    for file in files:
-        file.unlink(missing_ok=True)
+def _check_place(file: Path) -> None:
+    """Refuse, before anything is read, a file that could not be written in the end."""
+    from tempfile import TemporaryFile
 
-
-def _make_folder(folder: Path) -> None:
     from balanced_thinking.errors import ConfigError
 
+    if file.is_dir():
+        raise ConfigError(f"{file} is a folder; name a file in it")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=file.parent):
+            pass
     except OSError as error:
-        raise ConfigError(f"cannot write to {folder} ({error.strerror}); choose another place") from error
-
-
-def _as_file(image: Any, folder: Path) -> str:
-    """The path of a picture; encoded bytes and pixels become a file named after what they show."""
-    from io import BytesIO
-
-    from balanced_thinking.data.audit import picture_key
-
-    if isinstance(image, str):
-        return image
-    folder.mkdir(exist_ok=True)
-    if isinstance(image, bytes):
-        from PIL import Image
-
-        with Image.open(BytesIO(image)) as opened:
-            suffix = (opened.format or "png").lower()
-        file = folder / f"{picture_key(image).hex()}.{suffix}"
-        file.write_bytes(image)
-    else:
-        file = folder / f"{picture_key(image).hex()}.png"
-        image.save(file)
-    return str(file.absolute())
+        raise ConfigError(f"cannot write to {file.parent} ({error.strerror}); choose another place") from error
 
 
 @contextmanager
@@ -191,29 +177,26 @@ def _bar(name: str) -> Iterator[Callable[[], None]]:
         yield lambda: bar.advance(task)
 
 
-def _show(found: dict[str, Any], options: Any) -> None:
-    bad = sum(found["faults"].values())
+def _show(found: dict[str, Any], options: Any, copy: "CleanCopy | None") -> None:
+    bad, skipped = sum(found["faults"].values()), sum(found["skipped"].values())
+    left_out = f", {skipped:,} are left out" if skipped else ""
     print(f"{found['file']}: format {found['format']}, since {found['reason']}")
-    print(f"{found['records']:,} records, {found['good']:,} can be used, {bad:,} cannot")
+    print(f"{found['records']:,} records, {found['good']:,} can be used, {bad:,} cannot{left_out}")
+    print(f"{found['with_pictures']:,} of {found['good']:,} records have pictures")
     for kind, count in sorted(found["faults"].items(), key=lambda pair: -pair[1]):
         print(f"\n  {count:,} {kind}")
         print("\n".join(f"    {line}" for line in found["first"][kind]))
         if count > len(found["first"][kind]):
             print(f"    ... and {count - len(found['first'][kind]):,} more")
+    for kind, count in sorted(found["skipped"].items(), key=lambda pair: -pair[1]):
+        print(f"\n  {count:,} {kind}, left out as on_missing asks")
     for note, count in found["notes"].items():
         if count:
             print(f"\n  in {count:,} records {note}")
-    if options.fix:
-        stem = Path(options.fix).with_suffix("")
-        held_out = f"; held out by picture: {stem}.test.jsonl" if options.hold_out else ""
-        print(f"\nclean copy: {options.fix}{held_out}; left out: {stem}.left_out.jsonl")
-        print(f"its pictures stay where they are; read it from elsewhere with image_root {_home(options)}")
+    if copy is not None:
+        print(f"\n{copy.line()}")
     if found["good"]:
         _show_good(found, options)
-
-
-def _home(options: Any) -> str:
-    return str(options.image_root or Path(options.dataset).absolute().parent)
 
 
 def _show_good(found: dict[str, Any], options: Any) -> None:

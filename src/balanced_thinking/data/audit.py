@@ -18,6 +18,7 @@ from typing import Any
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.formats import FORMATS
 from balanced_thinking.data.formats.options import Notes, Options
+from balanced_thinking.data.formats.unread import overlooked_pictures
 from balanced_thinking.data.prompts import build_completion, render_question
 from balanced_thinking.data.records import open_records, read_example
 from balanced_thinking.errors import DataError, SegmentError
@@ -47,7 +48,10 @@ class Audit:
         records: All records, and ``good``: those that give an example.
         faults: Records at fault by kind.
         first: The first lines of each kind of fault.
+        skipped: Records without a trace or answer that were asked to be left out (``on_missing="skip"``), by kind.
         notes: What was changed in reading, and how often.
+        with_pictures: Good records that have pictures.
+        overlooked: The fault of a data set without any picture whose pictures stand in a field that is not read.
         sources: Good records by source.
         lengths: Of question, think and answer of each good record.
         without_think: Good records without a trace.
@@ -67,7 +71,10 @@ class Audit:
     good: int = 0
     faults: Counter[str] = field(default_factory=Counter)
     first: dict[str, list[str]] = field(default_factory=dict)
-    notes: Notes = field(default_factory=Counter)
+    skipped: Counter[str] = field(default_factory=Counter)
+    notes: Notes = field(default_factory=Notes)
+    with_pictures: int = 0
+    overlooked: DataError | None = None
     sources: Counter[str] = field(default_factory=Counter)
     lengths: dict[str, array] = field(default_factory=lambda: {part: array("L") for part in PARTS})
     without_think: int = 0
@@ -86,7 +93,8 @@ class Audit:
         total = {part: sum(values) for part, values in self.lengths.items()}
         trained = total["think"] + total["answer"]
         share = total["answer"] / trained if trained else None
-        return found | {"lengths": lengths, "totals": total, "answer_share": share}
+        overlooked = None if self.overlooked is None else str(self.overlooked)
+        return found | {"overlooked": overlooked, "lengths": lengths, "totals": total, "answer_share": share}
 
 
 def audit(
@@ -133,7 +141,7 @@ def audit(
         except DataError as raised:
             error = raised.at(file=record.file, record=record.place.record)
             kind = "broken record" if record.fault is not None else fault_kind(error)
-            _count_fault(found, kind, error)
+            _count_fault(found, kind, error, skip=options.on_missing == "skip")
             if left_out is not None:
                 left_out(record.place.record, kind, str(error))
             continue
@@ -143,6 +151,7 @@ def audit(
         if keep is not None:
             keep(example)
     found.pictures = len(pictures)
+    found.overlooked = None if found.with_pictures else overlooked_pictures(found.notes, options, path)
     if others is not None:
         found.shared = len(pictures & others[0])
         found.unreadable_in_other = others[1]
@@ -190,7 +199,10 @@ def _digest(*parts: bytes) -> bytes:
     return hashlib.blake2b(b"\0".join(parts), digest_size=8).digest()
 
 
-def _count_fault(found: Audit, kind: str, error: DataError) -> None:
+def _count_fault(found: Audit, kind: str, error: DataError, *, skip: bool) -> None:
+    if skip and isinstance(error, SegmentError):
+        found.skipped[kind] += 1
+        return
     found.faults[kind] += 1
     lines = found.first.setdefault(kind, [])
     if len(lines) < FIRST:
@@ -206,6 +218,7 @@ def _count_good(
     for part, length in zip(PARTS, lengths, strict=True):
         found.lengths[part].append(length)
     found.good += 1
+    found.with_pictures += bool(example.images)
     found.sources[example.source] += 1
     found.without_think += example.think is None
     found.too_long += max_length is not None and sum(lengths) > max_length
@@ -225,7 +238,7 @@ def _pictures_of(path: Path, options: Options) -> tuple[set[bytes], int]:
         try:
             if record.fault is not None:
                 raise record.fault
-            found.update(map(picture_key, read_example(FORMATS[name], record, lenient, notes=Counter()).images))
+            found.update(map(picture_key, read_example(FORMATS[name], record, lenient, notes=Notes()).images))
         except DataError:
             unreadable += 1
     return found, unreadable

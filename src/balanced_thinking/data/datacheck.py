@@ -40,6 +40,7 @@ class CheckReport:
         lengths: ``min``, ``median``, ``p95`` and ``max`` tokens of the kept rows; empty where they were not counted.
         malformed: Rows kept although their segments are faulty, by kind.
         row_lengths: Tokens of each kept row that was checked, in the order of ``kept``; empty where not counted.
+        pictured: Kept rows that were checked and have pictures.
     """
 
     kept: list[int]
@@ -50,10 +51,12 @@ class CheckReport:
     lengths: dict[str, int] = field(default_factory=dict)
     malformed: dict[str, int] = field(default_factory=dict)
     row_lengths: list[int] = field(default_factory=list)
+    pictured: int = 0
 
     def line(self) -> str:
         """Everything in one line."""
         parts = [f"checked {self.checked:,} of {self.total:,} rows, {len(self.kept) - self.unchecked:,} kept"]
+        parts[0] += f" ({self.pictured:,} with pictures)"
         if self.skipped:
             by_kind = {kind: len(ids) for kind, ids in self.skipped.items()}
             parts.append(f"{sum(by_kind.values()):,} skipped ({_by_kind(by_kind)})")
@@ -136,6 +139,7 @@ class _Check:
     skipped: dict[str, list[str]] = field(default_factory=dict)
     malformed: Counter[str] = field(default_factory=Counter)
     faults: list[tuple[str, DataError]] = field(default_factory=list)
+    pictured: int = 0
 
     def look_at(self, raw: Mapping[str, Any], index: int) -> None:
         try:
@@ -148,6 +152,7 @@ class _Check:
         if self._malformed(row) or self._too_long(row, length):
             return
         self.kept.append(index)
+        self.pictured += bool(row.images)
         if length is not None:
             self.lengths.append(length)
 
@@ -179,8 +184,8 @@ class _Check:
     def report(self, checked: int, total: int) -> CheckReport:
         kept = [*self.kept, *range(checked, total)]
         lengths = _summary(self.lengths)
-        malformed = dict(self.malformed)
-        return CheckReport(kept, self.skipped, checked, total, total - checked, lengths, malformed, self.lengths)
+        counts = (dict(self.malformed), self.lengths, self.pictured)
+        return CheckReport(kept, self.skipped, checked, total, total - checked, lengths, *counts)
 
 
 def _check_options(dataset: Any, on_malformed: str, on_overflow: str, limit: int) -> None:

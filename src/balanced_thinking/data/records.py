@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from balanced_thinking.core.segments import THINK_ANSWER, SegmentSpec, parse_segments
 from balanced_thinking.data.example import AnswerKind, Example
-from balanced_thinking.data.formats import FORMATS, Format, choose_format
+from balanced_thinking.data.formats import FORMATS, Format, choose_format, every_field
 from balanced_thinking.data.formats.folders import read_records
 from balanced_thinking.data.formats.options import Notes, Options
 from balanced_thinking.data.formats.retell import renamed
 from balanced_thinking.data.formats.source import Record
+from balanced_thinking.data.formats.unread import note_fields, overlooked_pictures
 from balanced_thinking.data.prompts import build_completion, build_prompt
 from balanced_thinking.data.rowcheck import plain_picture
 from balanced_thinking.errors import ConfigError, DataError, SegmentError
@@ -76,7 +77,8 @@ def load_examples(
         ``text``.
 
     Raises:
-        DataError: an unknown or empty file, a broken record, a picture that is missing, unreadable or outside.
+        DataError: an unknown or empty file, a broken record, a picture that is missing, unreadable or outside; at the
+            end, that no record has a picture although a field that is not read holds some.
         SegmentError: a response without trace or answer (a ``DataError`` too).
         ConfigError: an unknown option.
 
@@ -85,9 +87,14 @@ def load_examples(
     """
     root = None if image_root is None else Path(image_root)
     options = Options(root, answer_from, on_missing, columns or {}, allow_outside, parse_segments(segments))
-    name, reason, records = open_records(Path(path), format, options)
+    return examples_of(Path(path), format, options)
+
+
+def examples_of(path: Path, format: str | None, options: Options, *, limit: int | None = None) -> Iterator[Example]:
+    """``load_examples`` with its options in one, and of no more than the first ``limit`` examples."""
+    name, reason, records = open_records(path, format, options)
     logger.info("%s: format %s, since %s", path, name, reason)
-    return _examples(records, FORMATS[name], options, Path(path))
+    return _examples(records, FORMATS[name], options, path, limit=limit)
 
 
 def open_records(path: Path, format: str | None, options: Options) -> tuple[str, str, Iterator[Record]]:
@@ -111,6 +118,7 @@ def open_records(path: Path, format: str | None, options: Options) -> tuple[str,
         if broken and broken[0].fault is not None:
             raise broken[0].fault from None
         raise
+    reason = f"{reason}, and {first.remark}" if first.remark else reason
     return name, reason, (_renamed(record, options.columns) for record in chain(broken, [first], records))
 
 
@@ -120,14 +128,19 @@ def read_example(reader: Format, record: Record, options: Options, *, notes: Not
     Raises:
         DataError: any fault.
     """
+    example = None
     try:
         shown = next((name for name in _UNSHOWN if record.fields.get(name)), None)
         if shown is not None:
             remedy = "leave the row out, or take the column away if the question can do without"
             raise record.place.error("only pictures can be shown to the model", field=shown, remedy=remedy)
-        return reader.read(record, options, notes=notes)
+        example = reader.read(record, options, notes=notes)
     except DataError as error:
         raise renamed(error, options.columns) from error
+    finally:
+        pictured = example is not None and bool(example.images)
+        note_fields(record, reader.FIELDS, options, notes=notes, pictured=pictured)
+    return example
 
 
 def _up_to_whole(records: Iterator[Record]) -> list[Record]:
@@ -141,7 +154,7 @@ def _up_to_whole(records: Iterator[Record]) -> list[Record]:
 
 
 def _check_columns(columns: Mapping[str, str], first: Record) -> None:
-    known = dict.fromkeys(name for reader in FORMATS.values() for name in reader.FIELDS)
+    known = every_field()
     for ours, theirs in columns.items():
         if ours not in known:
             raise ConfigError(f"columns: no format has a field {ours!r}; the fields are {', '.join(known)}")
@@ -150,7 +163,9 @@ def _check_columns(columns: Mapping[str, str], first: Record) -> None:
             raise first.place.error(f"columns names {theirs!r}, which is not there", field=theirs, remedy=remedy)
 
 
-def _examples(records: Iterable[Record], reader: Format, options: Options, path: Path) -> Iterator[Example]:
+def _examples(
+    records: Iterable[Record], reader: Format, options: Options, path: Path, *, limit: int | None
+) -> Iterator[Example]:
     notes, skipped, ids, given = Notes(), Counter[str](), defaultdict[str, Ids](Ids), 0
     try:
         for record in records:
@@ -165,11 +180,17 @@ def _examples(records: Iterable[Record], reader: Format, options: Options, path:
                 continue
             given += 1
             yield _with_own_id(example, ids[example.source], notes)
+            if given == limit:
+                break
     finally:
         _report(path, skipped, notes)
     if not given:
         remedy = "set answer_from or on_missing to suit the data"
         raise DataError(f"no record is left: all {skipped.total()} were skipped", file=path, remedy=remedy)
+    logger.info("%s: %d of %d records have pictures", path, notes.pictured, given)
+    overlooked = overlooked_pictures(notes, options, path)
+    if overlooked is not None:
+        raise overlooked
 
 
 def _renamed(record: Record, columns: Mapping[str, str]) -> Record:
@@ -210,15 +231,16 @@ def _report(path: Path, skipped: Counter[str], notes: Notes) -> None:
             logger.warning("%s: in %d records %s", path, count, note)
 
 
-def is_held_out(example: Example, fraction: float) -> bool | None:
+def is_held_out(example: Example, fraction: float, *, salt: bytes = b"") -> bool | None:
     """Whether an example belongs to the part of its data set that is held out by picture.
 
     About ``fraction`` of the pictures are held out, each by itself, whatever else the data set holds and in whatever
     order; of examples without pictures the questions. None: some of its pictures are held out and some are not, so that
-    it may stand on neither side.
+    it may stand on neither side. Another ``salt`` draws anew: with the same one, what a second split holds out was all
+    taken by the first.
     """
     keys = [_picture_key(image) for image in example.images] or [example.question.encode()]
-    sides = {int(hashlib.sha256(key).hexdigest()[:8], 16) / 16**8 < fraction for key in keys}
+    sides = {int(hashlib.sha256(salt + key).hexdigest()[:8], 16) / 16**8 < fraction for key in keys}
     return sides.pop() if len(sides) == 1 else None
 
 

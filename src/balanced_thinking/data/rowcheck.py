@@ -7,6 +7,7 @@ sets (``datacheck``), chat templates and tokens (``collate``).
 """
 
 import struct
+from base64 import b64decode
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -256,10 +257,15 @@ def _part(part: Any, place: Place, field: str) -> dict[str, Any]:
         if not isinstance(part.get("text"), str):
             raise place.error(f"a text part holds {_kind(part.get('text'))}, not text", field=field)
         return {"type": "text", "text": part["text"]}
+    if part.get("type") == "image_url":  # as OpenAI's clients write it
+        value = part.get("image_url")
+        part = {"type": "image", "url": value.get("url") if isinstance(value, Mapping) else value}
+        if not part["url"]:
+            raise place.error("the part has no url", field=field, remedy='write {"image_url": {"url": ..}}')
     if part.get("type") == "image":
         given = [part[key] for key in ("image", "path", "url") if part.get(key) is not None]
         return {"type": "image", "image": given[0]} if given else {"type": "image"}
-    remedy = "only parts of type text and image can be used"
+    remedy = "only parts of type text, image and image_url can be used"
     raise place.error(f"unknown part type {part.get('type')!r}", field=field, remedy=remedy)
 
 
@@ -289,9 +295,20 @@ def _kind(value: Any) -> str:
 
 
 def plain_picture(value: Any) -> Any:
-    """A picture as bytes where it is encoded, in whatever they are wrapped; else its path or what else it is."""
+    """A picture as bytes where it is encoded, in whatever they are wrapped; else its path or what else it is.
+
+    Raises:
+        DataError: a ``data:`` address whose content is not base64.
+    """
     if isinstance(value, Mapping):
         value = value["bytes"] if value.get("bytes") is not None else value.get("path")
+    if isinstance(value, str) and value.startswith("data:"):
+        try:
+            return b64decode(value.partition(",")[2], validate=True)
+        except ValueError as error:
+            raise DataError(
+                f"the picture {shortened(value)} is not base64", field="images", remedy="mend it"
+            ) from error
     return bytes(value) if isinstance(value, bytearray | memoryview) else value
 
 
@@ -345,10 +362,8 @@ def open_file(path: str | PathLike, *, record: str) -> IO[bytes]:
         try:
             return Path(path).open("rb")
         except FileNotFoundError:
-            message, remedy = (
-                f"no such picture: {shortened(path)}",
-                "check the path, or the folder that it is relative to",
-            )
+            message = f"no such picture: {shortened(path)}"
+            remedy = "check the path, or the folder that it is relative to"
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             message, remedy = (

@@ -18,6 +18,7 @@ from typing import Any
 from accelerate import PartialState
 
 from balanced_thinking.core.segments import THINK_ANSWER, SegmentSpec
+from balanced_thinking.data.formats.options import Options
 from balanced_thinking.data.formats.response import answer_alone
 from balanced_thinking.data.formats.source import READERS
 from balanced_thinking.data.records import (
@@ -25,8 +26,8 @@ from balanced_thinking.data.records import (
     DatasetWriter,
     Example,
     Ids,
+    examples_of,
     is_held_out,
-    load_examples,
     to_trl_row,
     writing,
 )
@@ -275,13 +276,14 @@ def _read(
     data: DataArguments, segments: Sequence[SegmentSpec], files: Sequence[Path | None], origins: Origins
 ) -> tuple[Any, Any]:
     kept, held_out = (DatasetWriter(file) for file in files)
-    ids, on_both_sides, numbered = Ids(), 0, 0
+    ids, on_both_sides, numbered, pictured = Ids(), 0, 0, 0
 
     def add(example: Example, writer: DatasetWriter) -> None:
-        nonlocal numbered
+        nonlocal numbered, pictured
         row = _row(example, data, segments)
         row["id"] = ids.own(example.id)
         numbered += row["id"] != example.id
+        pictured += bool(row["images"])
         origins.add(row)
         writer.add(row)
 
@@ -307,13 +309,15 @@ def _read(
         origins.end(data.eval_dataset, kept.count, held_out.count)
     if numbered:
         logger.warning("in %d rows of all data sets %s", numbered, NUMBERED)
+    if pictured < (total := kept.count + held_out.count):
+        logger.warning("%d of %d rows have pictures", pictured, total)
     return kept.finish(), held_out.finish() if held_out.count else None
 
 
 def _mixture(data: DataArguments, segments: Sequence[SegmentSpec]) -> Iterator[tuple[str, Iterator[Example]]]:
     """Each data set's name and the examples that are used of it, one data set after the other."""
     for name, fraction in zip(data.dataset, data.dataset_fractions or [1.0] * len(data.dataset), strict=True):
-        examples = _spread(islice(read_examples(name, data, split="train", segments=segments), data.limit), fraction)
+        examples = _spread(read_examples(name, data, split="train", segments=segments, limit=data.limit), fraction)
         first = next(examples, None)
         if first is None:
             remedy = "give a file with records" if fraction == 1 else f"or a larger fraction than {fraction}"
@@ -333,12 +337,18 @@ def _without_trace(example: Example, segments: Sequence[SegmentSpec]) -> Example
 
 
 def read_examples(
-    name: str, data: DataArguments, *, split: str, segments: Sequence[SegmentSpec] = THINK_ANSWER
+    name: str,
+    data: DataArguments,
+    *,
+    split: str,
+    segments: Sequence[SegmentSpec] = THINK_ANSWER,
+    limit: int | None = None,
 ) -> Iterator[Example]:
-    """Examples of a benchmark's split, or of a file or folder.
+    """Examples of a benchmark's split, or of a file or folder; no more than the first ``limit``.
 
     Raises:
         ConfigError: a benchmark, whose responses are think and answer, is to be trained in other segments.
+        DataError: a record is at fault, or no record has a picture although a field that is not read holds some.
     """
     from balanced_thinking.evaluation.benchmarks import BENCHMARKS
 
@@ -349,17 +359,20 @@ def read_examples(
             raise ConfigError(f"the responses of {name} are think and answer; {remedy}")
         if foreign:
             logger.warning("%s: its responses are think and answer; their answers alone are taken", name)
-        examples = BENCHMARKS[name].load(split)
+        examples = islice(BENCHMARKS[name].load(split), limit)
         return (_without_trace(example, segments) if foreign else example for example in examples)
-    return load_examples(
-        name,
-        data.dataset_format,
-        data.image_root,
-        answer_from=data.answer_from,
-        on_missing="train" if data.without_think else data.on_missing,
-        columns=data.columns,  # type: ignore[arg-type]
-        allow_outside=data.allow_outside,
-        segments=segments,
+    # The limit is told, not cut off outside, so that the reader comes to its end and says what it left out.
+    return examples_of(Path(name), data.dataset_format, _options(data, segments), limit=limit)
+
+
+def _options(data: DataArguments, segments: Sequence[SegmentSpec]) -> Options:
+    return Options(
+        None if data.image_root is None else Path(data.image_root),
+        data.answer_from,
+        "train" if data.without_think else data.on_missing,
+        data.columns or {},  # type: ignore[arg-type]
+        data.allow_outside,
+        tuple(segments),
     )
 
 

@@ -4,6 +4,8 @@ A format says why a record is its own (``sniff``) and turns a record into an exa
 first whose ``sniff`` gives a reason is taken, so the most particular stand first.
 """
 
+import json
+from functools import cache
 from types import MappingProxyType
 from typing import Protocol
 
@@ -25,6 +27,7 @@ from balanced_thinking.data.formats import (
 )
 from balanced_thinking.data.formats.options import Notes, Options
 from balanced_thinking.data.formats.source import Record
+from balanced_thinking.data.formats.unread import near_field
 from balanced_thinking.errors import ConfigError
 
 
@@ -75,5 +78,21 @@ def choose_format(name: str | None, record: Record) -> tuple[str, str]:
         if reason:
             return known, reason
     columns = ", ".join(map(str, record.fields)) or "none"
-    remedy = f"known formats: {', '.join(FORMATS)}; name one with format=, or rename columns with columns="
+    ways = "name one (--dataset_format, in Python format=), or rename columns (--columns, in Python columns=)"
+    remedy = f"{_near_columns(record)}known formats: {', '.join(FORMATS)}; {ways}"
     raise record.place.error(f"no known format has such records (columns: {columns})", remedy=remedy)
+
+
+def _near_columns(record: Record) -> str:
+    """The question whether columns with almost our names are meant."""
+    near = {name: found for name in record.fields if (found := near_field(name, every_field(), record.fields))}
+    if not near:
+        return ""
+    told = " and ".join(f"{ours} by {theirs}" for theirs, ours in near.items())
+    return f"did you mean {told}? --columns '{json.dumps({ours: theirs for theirs, ours in near.items()})}'; "
+
+
+@cache
+def every_field() -> tuple[str, ...]:
+    """The fields that any format reads."""
+    return tuple(dict.fromkeys(name for reader in FORMATS.values() for name in reader.FIELDS))

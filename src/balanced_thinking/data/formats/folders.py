@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from balanced_thinking.data.formats import every_field
 from balanced_thinking.data.formats.options import UNREAD_KEYS
 from balanced_thinking.data.formats.source import BATCH, KNOWN, READERS, Record, numbered, read_file, unreadable
 from balanced_thinking.errors import ConfigError, DataError
@@ -180,6 +181,11 @@ def _told(record: Record, entry: Mapping[str, Any]) -> dict[str, Any]:
         name: fields[name] for name in ("id", "source", "split", "answer", "choices", "kind") if name in fields
     }
     kept |= {name: fields.get(columns.get(name, name)) for name in ("images", "videos", "audios")}
+    if fields.get("image") and not kept["images"] and "images" not in columns:
+        remedy = f'add "images": "image" to its columns in {INFO}'
+        raise record.place.error("the entry names no column of pictures, but here is one", field="image", remedy=remedy)
+    # What the entry does not speak of stays, under names that mean nothing to a reader, to be told if it is worth it.
+    kept |= {name: fields[name] for name in fields if name not in every_field() and name not in columns.values()}
     if entry.get("formatting", "alpaca") == "sharegpt":
         return kept | {"messages": _turns(record, entry)}
     asked, more, response = (fields.get(columns.get(part, default)) for part, default in _ALPACA.items())

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from balanced_thinking.core.segments import THINK_ANSWER, SegmentSpec, check_specs
 from balanced_thinking.data.formats.response import ANSWER_FROM
@@ -49,5 +50,18 @@ class Options:
 # Keys of messages that no format reads, and sizes inside image parts: counted where they are left out.
 UNREAD_KEYS = ("reasoning_content", "tool_calls")
 UNREAD_SIZES = ("max_pixels", "min_pixels", "resized_height", "resized_width")
-# What a reader changed or left out of a record, counted over the data set.
-Notes = Counter[str]
+
+
+class Notes(Counter[str]):
+    """What a reader changed or left out of a record, counted over the data set.
+
+    Attributes:
+        pictured: Records with pictures.
+        unread_pictures: Of each field that is not read, in how many records without pictures it holds pictures, less
+            those in which it holds something else.
+    """
+
+    def __init__(self, *counts: Any) -> None:
+        super().__init__(*counts)
+        self.pictured = 0
+        self.unread_pictures = Counter[str]()

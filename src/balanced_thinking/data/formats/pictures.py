@@ -1,33 +1,46 @@
-"""Pictures that records name: where they are, and whether they can be read.
+r"""Pictures that records name: where they are, and whether they can be read.
 
 A relative path is tried in ``image_root``, then beside the data file, then in folders ``images`` and ``iconqa`` of
 both and in ``<split>/<id>/`` (as ScienceQA and IconQA are unpacked). Paths that lead out of those folders are refused
-unless asked for: a data set from elsewhere must not read any file of the machine into a training run. What it leaves
-out: decoding (``rowcheck``).
+unless asked for: a data set from elsewhere must not read any file of the machine into a training run. A path that
+Windows wrote (``pics\a.png``) is read with ``/``. What it leaves out: decoding (``rowcheck``).
 """
 
 # Text instead of pathlib, since these lines run once a picture.
-# ruff: noqa: PTH100, PTH113, PTH118, PTH120
+# ruff: noqa: PTH100, PTH110, PTH113, PTH117, PTH118, PTH120
 
 import os
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+from balanced_thinking.data.formats.options import Notes
 from balanced_thinking.data.formats.source import Record
 from balanced_thinking.data.rowcheck import image_size, plain_picture, shortened
 from balanced_thinking.errors import DataError
 
 
-def resolve_picture(value: Any, record: Record, *, image_root: Path | None, allow_outside: bool) -> Any:
+def resolve_picture(
+    value: Any, record: Record, *, image_root: Path | None, allow_outside: bool, notes: Notes | None = None
+) -> Any:
     """The picture as a full path, as encoded bytes, or as it was given; its header has been read.
+
+    Args:
+        value: The picture as the record gives it.
+        record: The record, for its place.
+        image_root: Where relative paths are tried first.
+        allow_outside: Whether a path may lead out of the folder of the data.
+        notes: Counts paths that could only be found with ``/`` for ``\\``.
 
     Raises:
         DataError: no such picture, a path outside the data folder, or a picture that cannot be read.
     """
-    value = plain_picture(value)
+    try:
+        value = plain_picture(value)
+    except DataError as error:
+        raise error.at(file=record.file, record=record.place.record) from error
     if isinstance(value, str | os.PathLike):
-        value = _find(os.fspath(value), record, image_root, allow_outside)
+        value = _find_either(os.fspath(value), record, image_root, allow_outside, notes)
     try:
         image_size(value, record=record.place.record)
     except DataError as error:
@@ -35,13 +48,26 @@ def resolve_picture(value: Any, record: Record, *, image_root: Path | None, allo
     return value
 
 
+def _find_either(path: str, record: Record, image_root: Path | None, allow_outside: bool, notes: Notes | None) -> str:
+    """The file of a path as it stands, else with ``/`` for ``\\``; the fault is that of the path as it stands."""
+    try:
+        return _find(path, record, image_root, allow_outside)
+    except DataError:
+        if "\\" not in path:
+            raise
+        try:
+            found = _find(path.replace("\\", "/"), record, image_root, allow_outside)
+        except DataError:
+            found = None
+        if found is None:
+            raise
+    if notes is not None:
+        notes["a picture was found only with / for the \\ in its path"] += 1
+    return found
+
+
 def _find(path: str, record: Record, image_root: Path | None, allow_outside: bool) -> str:
     path = _of_url(path)
-    if path.startswith("data:"):
-        remedy = 'write it to a file and give its path, or give {"bytes": ..}'
-        raise record.place.error(
-            f"the picture is written out as text ({shortened(path)})", field="images", remedy=remedy
-        )
     if "://" in path:
         remedy = "download the pictures and give their paths"
         message = f"the picture {shortened(path)} is not on this machine"
@@ -58,6 +84,10 @@ def _find(path: str, record: Record, image_root: Path | None, allow_outside: boo
     tried = [os.path.normpath(os.path.join(place, path)) for place in places]
     inside = [name for name in tried if allow_outside or any(_is_within(name, home) for home in homes)]
     if not inside:
+        if os.path.isabs(path) and not os.path.exists(path):
+            remedy = "name pictures relative to the data file, or give image_root, the folder of relative paths"
+            message = f"no such picture: {shortened(path)} (a full path, perhaps of another machine)"
+            raise record.place.error(message, field="images", remedy=remedy)
         remedy = "move the picture, or set allow_outside if you trust the file"
         message = f"the picture {shortened(path)} lies outside the folder of the data"
         raise record.place.error(message, field="images", remedy=remedy)

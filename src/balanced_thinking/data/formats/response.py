@@ -3,6 +3,7 @@
 What it leaves out: reading what a model generated, where every fault must still give a score (``core.answers``).
 """
 
+import json
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -17,6 +18,10 @@ from balanced_thinking.errors import DataError, EvaluationError, SegmentError
 ANSWER_FROM = ("tag", "boxed", "after_think", "field")
 _THINK, _ANSWER = THINK_ANSWER
 _CLOSE = "</think>"
+_TAG = re.compile(r"<([A-Za-z][A-Za-z _-]*)>")
+# What others call the trace and the answer, in lower case and without what joins words.
+_LIKE_THINK = ("think", "thinking", "thought", "thoughts", "reason", "reasoning", "rationale", "analysis", "cot")
+_LIKE_ANSWER = ("answer", "answers", "finalanswer", "result", "solution", "conclusion", "response", "output")
 _LEAD = re.compile(r"\s*\**\s*(?:final\s+)?answer\s*\**\s*:\s*\**", re.IGNORECASE)
 _LETTER = re.compile(r"[(\[]?\s*([A-Za-z])\s*[)\]]?\s*[.:]?")
 _LETTER_FIRST = re.compile(r"(?:[(\[]\s*([A-Za-z])\s*[)\]]|([A-Za-z])\s*[.:)])\s*(.+)", re.DOTALL)
@@ -38,7 +43,9 @@ def split_response(text: str, answer_from: str, *, place: Place, field: str) -> 
     scan = scan_segments(text, THINK_ANSWER, (_ANSWER.name,) if answer_from == "tag" else ())
     fault = scan.fault
     if fault is not None and (answer_from == "tag" or fault.kind == "unclosed-think"):
-        remedy = f"{fault.remedy}; answer_from can also be boxed, after_think or field"
+        near, remedy = near_tags(text), f"{fault.remedy}; answer_from can also be boxed, after_think or field"
+        if near is not None:
+            remedy = near if _ANSWER.open in near else f"{near}; {remedy}"
         raise SegmentError(
             fault.message,
             kind=fault.kind,
@@ -63,6 +70,30 @@ def split_response(text: str, answer_from: str, *, place: Place, field: str) -> 
     if not clean_answer(answer):
         raise _segment_error("empty-answer", "the response has no text where its answer should be", place, field)
     return think, clean_answer(answer)
+
+
+def near_tags(text: str) -> str | None:
+    """What to do about a response whose trace or answer stands in tags of another name; None if it has none such.
+
+    The segments that it gives are those of the response itself, so only where they would be found is it given.
+    """
+    found = {}
+    for spec, called in ((_THINK, _LIKE_THINK), (_ANSWER, _LIKE_ANSWER)):
+        names = [name for name in _TAG.findall(text) if re.sub(r"[ _-]", "", name).lower() in called]
+        near = [name for name in names if f"<{name}>" != spec.open and f"</{name}>" in text]
+        if near and spec.open not in text:
+            found[spec] = near[0]
+    if not found:
+        return None
+    tags = " and ".join(f"<{name}>" for name in found.values())
+    ours = " and ".join(spec.open for spec in found)
+    own = [
+        (s.name, f"<{found[s]}>", f"</{found[s]}>") if s in found else (s.name, s.open, s.close) for s in THINK_ANSWER
+    ]
+    way = f"it has {tags}; rename {'it' if len(found) == 1 else 'them'} to {ours}"
+    if scan_segments(text, [SegmentSpec(*entry) for entry in own]).fault is not None:
+        return way
+    return f"{way}, or name your tags with scale_segments '{json.dumps(own)}'"
 
 
 def split_segments(

@@ -4,10 +4,8 @@ Every format reads its records from here, one at a time and each with its place,
 What it leaves out: folders and hub ids (``folders``), what the fields of a record mean (the formats), pictures.
 """
 
-import csv
 import json
 import re
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -16,6 +14,7 @@ from typing import IO, Any
 
 import ijson
 
+from balanced_thinking.data.formats.cells import SEPARATORS, read_rows, separator_of
 from balanced_thinking.data.rowcheck import Place
 from balanced_thinking.errors import DataError
 
@@ -44,8 +43,9 @@ class Record:
         fields: Its columns; those that are None count as absent.
         file: The file, or the folder of a saved data set.
         number: Its number in the file, from 0.
-        label: Its place for a reader: ``line 3`` (from 1) in JSON lines, else ``row 2`` (from 0).
+        label: Its place for a reader: ``line 3`` (from 1) in JSON lines and tables, else ``row 2`` (from 0).
         fault: Why it cannot be read at all; its fields are empty then, and the records behind it can still be read.
+        remark: What its file is read as where that is not the usual; said with the reason of the format.
     """
 
     fields: dict[str, Any]
@@ -53,6 +53,7 @@ class Record:
     number: int
     label: str
     fault: DataError | None = None
+    remark: str | None = None
 
     @property
     def place(self) -> Place:
@@ -253,28 +254,20 @@ def _whole(path: Path) -> Iterator[Any]:
 
 def _table(path: Path) -> Iterator[Record]:
     """CSV and TSV with a header; empty cells count as absent."""
-    csv.field_size_limit(sys.maxsize)
+    usual = "\t" if path.suffix.lower() == ".tsv" else ","
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
-            names = list(rows.fieldnames or ())
-            twice = next((name for name in names if names.count(name) > 1), None)
-            if twice is not None:
-                raise DataError(f"the header names {twice!r} twice", file=path, remedy="rename one of the columns")
-            for number, row in enumerate(rows):
-                label = f"line {rows.line_num}"
-                if None in row or None in row.values():
-                    message = f"the row has not as many cells as the header ({len(rows.fieldnames or ())})"
-                    fault = DataError(message, file=path, record=label, remedy="put text with commas in quotes")
-                    yield Record({}, path, number, label, fault)
+            separator = separator_of(file, usual)
+            remark = f"its cells are parted by {SEPARATORS[separator]}" if separator != usual else None
+            for number, (line, row) in enumerate(read_rows(file, separator, path)):
+                if isinstance(row, DataError):
+                    yield Record({}, path, number, f"line {line}", row)
                     continue
-                yield _record({name: cell or None for name, cell in row.items()}, path, number, label)
+                record = _record({name: cell or None for name, cell in row.items()}, path, number, f"line {line}")
+                yield replace(record, remark=remark)
     except UnicodeDecodeError as error:
         remedy = "save the file as UTF-8"
         raise DataError(f"not UTF-8 (byte 0x{error.object[error.start]:02x})", file=path, remedy=remedy) from error
-    except csv.Error as error:
-        remedy = "mend the row; quotes inside a quoted cell are doubled"
-        raise DataError(f"not a table ({error})", file=path, record=f"line {rows.line_num}", remedy=remedy) from error
     except OSError as error:
         raise unreadable(path, error) from error
 

@@ -17,6 +17,7 @@ from balanced_thinking.data.formats.pictures import resolve_picture
 from balanced_thinking.data.formats.response import (
     answer_alone,
     answer_text,
+    near_tags,
     split_response,
     split_segments,
     typed_answer,
@@ -91,7 +92,7 @@ def read(record: Record, options: Options, *, notes: Notes) -> Example:
         pair = ("answer in the response", "column answer")
         notes["the {} differs from the {}, which was taken".format(*pair if by_field else pair[::-1])] += 1
     found = [
-        resolve_picture(image, record, image_root=options.image_root, allow_outside=options.allow_outside)
+        resolve_picture(image, record, image_root=options.image_root, allow_outside=options.allow_outside, notes=notes)
         for image in images
     ]
     name = str(fields["id"]) if fields.get("id") is not None else f"{record.file.stem}-{record.number}"
@@ -176,11 +177,12 @@ def _count_unread(messages: Sequence[Any], notes: Notes) -> None:
         notes[f"{key} of a message was left out"] += any(turn.get(key) for turn in turns)
     parts = [part for turn in turns for part in _parts(turn) if _is_picture(part)]
     sized = any(part.get(name) is not None for part in parts for name in UNREAD_SIZES)
+    sized |= any(isinstance(url := part.get("image_url"), Mapping) and url.get("detail") for part in parts)
     notes["a size inside an image part was left out (set max_pixels for the whole run instead)"] += sized
 
 
 def _is_picture(part: Any) -> bool:
-    return isinstance(part, Mapping) and part.get("type") == "image"
+    return isinstance(part, Mapping) and part.get("type") in ("image", "image_url")
 
 
 def _parts(turn: Mapping[str, Any]) -> Sequence[Any]:
@@ -214,7 +216,8 @@ def _response_parts(
         else:
             think, said, whole = _own_parts(text, options, place, field)
     if think is None and whole is None and options.on_missing != "train":
-        remedy = 'set on_missing to "train" (the answer alone) or "skip"'
+        near = near_tags(_text_of(response)) if response is not None and options.segments == THINK_ANSWER else None
+        remedy = near or 'set on_missing to "train" (the answer alone) or "skip"'
         where: dict[str, Any] = {"file": place.file, "record": place.record, "remedy": remedy}
         raise SegmentError("the row has no reasoning trace", kind="no-think", **where)
     return think, said, whole

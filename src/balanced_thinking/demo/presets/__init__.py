@@ -100,9 +100,20 @@ def resolve(name_or_path: str | Path) -> Path | str:
     preset = PRESETS.get(str(name_or_path))
     if preset is None or Path(name_or_path).is_dir():
         return name_or_path
+    return located(preset.name) or build(preset.name)
+
+
+def located(name: str) -> Path | None:
+    """The folder of a preset that ships or was built before; None where it would have to be built."""
+    preset = PRESETS[name]
     if (preset.shipped / "config.json").is_file():
         return preset.shipped
-    return build(preset.name)
+    cached = _cached(preset)
+    return cached if cached.is_dir() else None
+
+
+def _cached(preset: Preset) -> Path:
+    return cache_dir() / "presets" / f"{preset.name}-{preset.fingerprint()}"
 
 
 def build(name: str, folder: str | Path | None = None, *, progress: bool = True) -> Path:
@@ -154,10 +165,8 @@ def list_presets() -> list[str]:
     """One line for each preset: name, description, where it is."""
     lines = []
     for preset in PRESETS.values():
-        cached = cache_dir() / "presets" / f"{preset.name}-{preset.fingerprint()}"
-        if (preset.shipped / "config.json").is_file():
-            where = "ships with the package"
-        else:
-            where = f"cached in {cached}" if cached.is_dir() else "built on first use"
+        place = located(preset.name)
+        where = "built on first use" if place is None else f"cached in {place}"
+        where = "ships with the package" if place == preset.shipped else where
         lines.append(f"{preset.name}: {preset.description} ({where})")
     return lines
