@@ -653,6 +653,14 @@ def test_a_full_path_of_another_machine_is_missing_not_outside(folder):
     )
 
 
+def test_a_trace_in_other_tags_is_not_left_out_silently(folder, caplog):
+    row = {"prompt": "Q?", "completion": "<thinking>so</thinking><answer>red</answer>"}
+    assert "the row has no reasoning trace; it has <thinking>; rename it to <think>, or name" in fault(folder, row)
+    (example,) = load(folder, row, on_missing="train")
+    assert example.think is None
+    assert "in 1 records the trace stands in tags of another name, such as <thinking>, and was left out" in caplog.text
+
+
 def test_a_missing_picture_names_where_it_was_looked_for(folder):
     line = fault(folder, {"id": "q7", "prompt": "Q?", "completion": GOOD, "image": "none.png"}, image_root=folder / "r")
     assert line.startswith(f"{folder / 'train.jsonl'}, record q7 (line 1), field images: no such picture: none.png")

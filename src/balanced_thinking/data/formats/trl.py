@@ -83,6 +83,8 @@ def read(record: Record, options: Options, *, notes: Notes) -> Example:
     if response is not None and not own and (options.answer_from or "tag") == "tag":
         outside = _OUTSIDE.sub("", _text_of(response))
         notes["text of the response outside its tags was left out"] += bool(outside.strip())
+        foreign = think is None and near_tags(_text_of(response)) is not None
+        notes["the trace stands in tags of another name, such as <thinking>, and was left out"] += foreign
     given = None if said is not None and fields.get("answer") is None else answer_text(fields.get("answer"), place)
     by_field = given is not None and (said is None or options.answer_from == "field")
     taken, other = (given, said) if by_field else (said, given)
