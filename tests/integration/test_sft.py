@@ -131,7 +131,7 @@ def test_an_evaluation_set_may_be_called_train(tiny_folder, tiny_rows, tmp_path)
     parts = {"train": tiny_rows.select(range(3)), "other": tiny_rows.select(range(3, 5))}
     settings = config(tmp_path, train_sampling_strategy="group_by_length")
     trainer = ScaleSFTTrainer(model, settings, train_dataset=tiny_rows, eval_dataset=parts, processing_class=processor)
-    assert len(trainer.train_dataset) == len(trainer._row_lengths) == len(tiny_rows)
+    assert len(trainer.train_dataset) == len(trainer.row_lengths) == len(tiny_rows)
     assert {name: len(part) for name, part in trainer.eval_dataset.items()} == {"train": 3, "other": 2}
 
 
