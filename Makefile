@@ -29,7 +29,7 @@ demo: $(READY)
 	$(BIN)/balanced demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not long and not lmms_eval"
+	$(BIN)/python -m pytest
 
 # Debian: apt-get install chromium. A machine without a browser fails here, and only here.
 test-browser: $(READY)

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from balanced_thinking.errors import DataError
+from balanced_thinking.errors import BalancedThinkingError, ConfigError, DataError
 
 PACKAGES = (
     "balanced-thinking",
@@ -112,6 +112,34 @@ def _remove_stale(folder: Path, *, seconds: float = 86400.0) -> None:
         with contextlib.suppress(OSError):
             if time.time() - left.stat().st_mtime > seconds:
                 shutil.rmtree(left, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def writing(
+    place: Path, remedy: str = "choose another place", *, error: type[BalancedThinkingError] = ConfigError
+) -> Iterator[None]:
+    """Around the writing of a file or folder that a user named: what the system refuses becomes one line.
+
+    Raises:
+        ConfigError: or ``error``: ``place`` cannot be written.
+    """
+    try:
+        yield
+    except OSError as refused:
+        reason = refused.strerror or str(refused) or type(refused).__name__
+        raise error(f"{place} cannot be written ({reason}); {remedy}") from refused
+
+
+def check_writable(folder: Path, remedy: str = "choose another place") -> None:
+    """Make ``folder`` and refuse it if no file could be written in it, before the work whose result it is to hold.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    with writing(folder, remedy):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
 
 
 def write_text(path: Path, text: str) -> None:

@@ -143,7 +143,7 @@ def test_a_folder_in_use_and_double_names_are_refused(exported, data, tmp_path, 
     (tmp_path / "file").touch()
     for arguments, message in (
         ([str(tmp_path / "file")], "is a file; name a new folder"),
-        ([str(tmp_path / "file" / "x")], "cannot write to"),
+        ([str(tmp_path / "file" / "x")], "cannot be written"),
         ([str(tmp_path / "y"), "--answer_from", "boxed"], "answer_from is for data files, and none is asked for"),
         ([str(tmp_path / "a[1]")], "in a path mean something else to datasets"),
         ([str(tmp_path / "y"), "--limit", "-1"], "limit must be at least 1, not -1"),

@@ -140,9 +140,9 @@ def test_a_test_set_without_traces_and_with_other_columns_is_compared_all_the_sa
 def test_no_output_is_left_of_a_check_that_failed(folder, capsys):
     path = write(folder / "a.jsonl", row(1))
     for options, message in (
-        (["--fix", str(folder / "a.png" / "c.jsonl")], "cannot write to"),
+        (["--fix", str(folder / "a.png" / "c.jsonl")], "cannot be written"),
         (["--fix", str(folder / "c.jsonl"), "--test", str(folder / "none.jsonl")], "no such file"),
-        (["--json", str(folder / "a.png" / "c.json")], "cannot write to"),
+        (["--json", str(folder / "a.png" / "c.json")], "cannot be written"),
     ):
         assert main(["check-data", str(path), *options]) == 2
         lines = capsys.readouterr().err.strip().splitlines()
@@ -155,7 +155,7 @@ def test_a_copy_that_cannot_be_written_is_one_line_before_the_audit(folder, caps
     (folder / "c.left_out.jsonl.part").mkdir()
     assert main(["check-data", str(folder / "none.jsonl"), "--fix", str(folder / "c.jsonl")]) == 2
     line = capsys.readouterr().err
-    assert f"cannot write to {folder / 'c.left_out.jsonl.part'} (Is a directory); choose another place" in line
+    assert f"{folder / 'c.left_out.jsonl.part'} cannot be written (Is a directory); choose another place" in line
     assert not (folder / "c.jsonl.part").exists()
 
 

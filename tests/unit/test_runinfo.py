@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from balanced_thinking import runinfo
-from balanced_thinking.errors import DataError
+from balanced_thinking.errors import ConfigError, DataError, EvaluationError
 from balanced_thinking.runinfo import (
     append_jsonl,
     build_once,
     cache_dir,
+    check_writable,
     content_hash,
     package_versions,
     read_jsonl,
@@ -24,6 +25,7 @@ from balanced_thinking.runinfo import (
     weights_digest,
     write_json,
     write_text,
+    writing,
 )
 
 
@@ -170,6 +172,22 @@ def test_write_json_is_readable_and_complete(tmp_path):
     write_json(tmp_path / "a.json", {"ä": [1, Path("x")]})
     text = (tmp_path / "a.json").read_text(encoding="utf-8")
     assert text == '{\n  "ä": [\n    1,\n    "x"\n  ]\n}\n'
+
+
+def test_what_the_system_refuses_to_write_is_one_line_with_a_remedy(tmp_path):
+    there = tmp_path / "file"
+    there.write_text("")
+    with pytest.raises(
+        ConfigError, match=r"file/x cannot be written \((File exists|Not a directory)\); choose another"
+    ):
+        check_writable(there / "x")
+    full = pytest.raises(EvaluationError, match=r"a\.json cannot be written \(No space left on device\); mend it")
+    with full, writing(tmp_path / "a.json", "mend it", error=EvaluationError):
+        raise OSError(28, "No space left on device")
+    with pytest.raises(ConfigError, match=r"\(half a header\)"), writing(there):
+        raise OSError("half a header")  # what libraries raise without a number
+    check_writable(tmp_path / "new" / "folder")
+    assert list((tmp_path / "new" / "folder").iterdir()) == []
 
 
 def test_lines_come_back_as_they_were_appended(tmp_path):

@@ -147,18 +147,12 @@ def _clean_copy(place: str | None, hold_out: float | None) -> Iterator["CleanCop
 
 def _check_place(file: Path) -> None:
     """Refuse, before anything is read, a file that could not be written in the end."""
-    from tempfile import TemporaryFile
-
     from balanced_thinking.errors import ConfigError
+    from balanced_thinking.runinfo import check_writable
 
     if file.is_dir():
         raise ConfigError(f"{file} is a folder; name a file in it")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=file.parent):
-            pass
-    except OSError as error:
-        raise ConfigError(f"cannot write to {file.parent} ({error.strerror}); choose another place") from error
+    check_writable(file.parent)
 
 
 @contextmanager

@@ -9,15 +9,17 @@ import os
 from contextlib import ExitStack
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from balanced_thinking.data.audit import picture_key
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.records import is_held_out, to_trl_row
 from balanced_thinking.errors import ConfigError
+from balanced_thinking.runinfo import writing
 
 # Not the split of training (``eval_fraction``), which would find all that it holds out taken away already.
 _SALT = b"held out"
+_REMEDY = "choose another place for --fix"
 
 
 class CleanCopy:
@@ -46,10 +48,10 @@ class CleanCopy:
 
     def __enter__(self) -> "CleanCopy":
         try:
-            self._opened = [self._stack.enter_context(part.open("w", encoding="utf-8")) for part in self._parts]
-        except OSError as error:
+            self._opened = [self._stack.enter_context(_open(part)) for part in self._parts]
+        except ConfigError:
             self.__exit__()
-            raise _unwritable(Path(error.filename or self._home), error) from error
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -109,10 +111,8 @@ class CleanCopy:
         """How the copy names a picture; encoded bytes and pixels become a file named after what they show."""
         if not isinstance(image, str):
             folder = self._home / f"{self._target.stem}.pictures"
-            try:
+            with writing(folder, _REMEDY):
                 image = str(_as_file(image, folder))
-            except OSError as error:
-                raise _unwritable(folder, error) from error
         if Path(image).is_relative_to(self._home):
             self._inside += 1
             return Path(image).relative_to(self._home).as_posix()
@@ -142,5 +142,6 @@ def _common(folders: set[str]) -> str | None:
         return None
 
 
-def _unwritable(place: Path, error: OSError) -> ConfigError:
-    return ConfigError(f"cannot write to {place} ({error.strerror}); choose another place for --fix")
+def _open(file: Path) -> IO[str]:
+    with writing(file, _REMEDY):
+        return file.open("w", encoding="utf-8")

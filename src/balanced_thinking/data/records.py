@@ -8,7 +8,6 @@ import json
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
 from os import PathLike, fspath
@@ -26,6 +25,7 @@ from balanced_thinking.data.formats.unread import note_fields, overlooked_pictur
 from balanced_thinking.data.prompts import build_completion, build_prompt
 from balanced_thinking.data.rowcheck import plain_picture
 from balanced_thinking.errors import ConfigError, DataError, SegmentError
+from balanced_thinking.runinfo import writing
 
 if TYPE_CHECKING:
     from datasets import Dataset, Features
@@ -337,7 +337,7 @@ class DatasetWriter:
         self._flush()
         if self._file is None:
             return concatenate_datasets(self._parts)
-        with writing(self._file):
+        with writing(self._file, "choose another output_dir"):
             self._stream.close()
         return Dataset.from_file(str(self._file))
 
@@ -354,21 +354,12 @@ class DatasetWriter:
         if self._file is None:
             self._parts.append(part)
             return
-        with writing(self._file):
+        with writing(self._file, "choose another output_dir"):
             if self._stream is None:
                 import pyarrow
 
                 self._stream = pyarrow.ipc.new_stream(str(self._file), part.data.schema)
             self._stream.write_table(part.data.table)
-
-
-@contextmanager
-def writing(file: Path) -> Iterator[None]:
-    """A file or folder of a run that cannot be written is a ``ConfigError`` that names it."""
-    try:
-        yield
-    except OSError as error:
-        raise ConfigError(f"{file} cannot be written ({error}); choose another output_dir") from error
 
 
 def _half_character(rows: Iterable[Mapping[str, Any]]) -> DataError:

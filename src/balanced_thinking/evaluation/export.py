@@ -22,7 +22,7 @@ from balanced_thinking.evaluation import rules
 from balanced_thinking.evaluation.benchmarks import ask, check_reading
 from balanced_thinking.evaluation.evaluate import Target, find_benchmark
 from balanced_thinking.evaluation.question import Question
-from balanced_thinking.runinfo import write_text
+from balanced_thinking.runinfo import check_writable, write_text
 
 PACKAGE = Path(__file__).parents[1]
 # Parser, matching rules and own scores; pure standard library.
@@ -175,7 +175,7 @@ def export_lmms_eval(
     names = [ask(benchmark, reading).name for benchmark in benchmarks]
     if doubled := {name for name in names if names.count(name) > 1}:
         raise ConfigError(f"two benchmarks are called {min(doubled)}; export them into two folders")
-    _make(folder)
+    check_writable(folder)
     targets = [find_benchmark(benchmark, limit=limit, reading=reading) for benchmark in benchmarks]
     for target in targets:
         foreign = [name for name, rule in target.rules.items() if getattr(rules, name, None) is not rule]
@@ -208,13 +208,6 @@ def _check(folder: Path, **counts: int | None) -> None:
     for name, count in counts.items():
         if count is not None and count < 1:
             raise ConfigError(f"{name} must be at least 1, not {count}")
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"cannot write to {folder} ({error.strerror}); choose another place") from error
 
 
 def _task(target: Target) -> str:

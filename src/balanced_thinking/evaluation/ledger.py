@@ -5,14 +5,14 @@ What it leaves out: what a prediction says and how it is scored (``evaluate``).
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import NoneType
 from typing import Any
 
 from balanced_thinking.errors import DataError, EvaluationError
-from balanced_thinking.runinfo import numbered_jsonl, write_json, write_text
+from balanced_thinking.runinfo import numbered_jsonl, write_json, write_text, writing
 
 
 class Ledger:
@@ -123,18 +123,13 @@ class Ledger:
             write_json(self.meta_path, {"config": self.config, "spent": self.spent, "complete": complete})
 
 
-@contextmanager
-def written(path: Path) -> Iterator[None]:
+def written(path: Path) -> AbstractContextManager[None]:
     """Around the writing of a result.
 
     Raises:
         EvaluationError: the system refuses it.
     """
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise EvaluationError(f"{path} cannot be written ({reason}); choose another output_dir, or mend it") from error
+    return writing(path, "choose another output_dir, or mend it", error=EvaluationError)
 
 
 # Files of versions that did not take these tell nothing of them, rather than that they are off.

@@ -29,9 +29,9 @@ from balanced_thinking.data.records import (
     examples_of,
     is_held_out,
     to_trl_row,
-    writing,
 )
 from balanced_thinking.errors import ConfigError, DataError
+from balanced_thinking.runinfo import writing
 from balanced_thinking.training.sft_config import decoded
 
 logger = logging.getLogger(__name__)
@@ -231,7 +231,7 @@ def load_data(
             from datasets import Dataset
 
             return Dataset.from_file(str(train)), Dataset.from_file(str(held_out)) if held_out.is_file() else None
-        with writing(folder):
+        with writing(folder, "choose another output_dir"):
             folder.mkdir(parents=True, exist_ok=True)
         remove_data(folder)
         return _read(data, segments, (train, held_out), origins)
@@ -259,7 +259,7 @@ def remove_data(folder: Path) -> None:
         ConfigError: the folder is not the user's to write in.
     """
     if PartialState().is_local_main_process:
-        with writing(folder):
+        with writing(folder, "choose another output_dir"):
             for file in _files(folder):
                 file.unlink(missing_ok=True)
 

@@ -6,13 +6,12 @@ To add one: a module in ``families`` with a line in its table, and a line in ``P
 """
 
 import difflib
-import tempfile
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from balanced_thinking.errors import ConfigError
-from balanced_thinking.runinfo import build_once, cache_dir, content_hash
+from balanced_thinking.runinfo import build_once, cache_dir, check_writable, content_hash
 
 _HERE = Path(__file__).parent
 _PACKAGE = _HERE.parents[1]
@@ -136,7 +135,7 @@ def build(name: str, folder: str | Path | None = None, *, progress: bool = True)
     work = cache_dir() / "presets" / f"{name}-{key}.work"
     place = Path(folder) if folder is not None else cache_dir() / "presets" / f"{name}-{key}"
     for parent in (place.parent, work.parent):
-        _check_writable(parent)
+        check_writable(parent, "name another folder, or another cache in BALANCED_THINKING_CACHE")
     return build_once(place, partial(make, work=work, progress=progress))
 
 
@@ -147,18 +146,6 @@ def _make_room(folder: Path, name: str) -> None:
     elif folder.exists():
         what = "not empty" if folder.is_dir() else "a file"
         raise ConfigError(f"{folder} is {what}; name a new folder for {name}")
-
-
-def _check_writable(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ConfigError(
-            f"{folder} cannot be written ({error.strerror or error}); name another folder, or another cache in "
-            "BALANCED_THINKING_CACHE"
-        ) from error
 
 
 def list_presets() -> list[str]:
