@@ -94,3 +94,22 @@ def test_hooks_of_rollouts():
     assert {"generation_config", "generation_kwargs", "chat_template_kwargs"} <= {
         line.split("=")[0].strip().removeprefix("self.") for line in made.splitlines()
     }
+
+
+def test_layers_that_fsdp_looks_for():
+    """``models.modeling.name_present_layers`` can go when no name is left that is not in the model."""
+    from accelerate.utils import FullyShardedDataParallelPlugin, fsdp_utils
+    from torch import device
+    from transformers import LlavaNextForConditionalGeneration
+
+    from balanced_thinking.demo.presets.families import llava_next
+    from balanced_thinking.demo.presets.tokenizer import bytes_vocabulary
+    from balanced_thinking.demo.presets.twins import SIZE
+
+    for reader in (FullyShardedDataParallelPlugin.set_auto_wrap_policy, fsdp_utils.fsdp2_prepare_auto_wrap_policy):
+        assert 'getattr(model, "_no_split_modules", None)' in inspect.getsource(reader)
+    with device("meta"):
+        tokenizer = llava_next.make_tokenizer(*bytes_vocabulary())
+        model = LlavaNextForConditionalGeneration(llava_next.make_config(tokenizer, SIZE))
+    absent = set(model._no_split_modules) - {type(module).__name__ for module in model.modules()}
+    assert "CLIPTextEmbeddings" in absent

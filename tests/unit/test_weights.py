@@ -137,4 +137,5 @@ def test_a_run_without_weights_is_not_finished(whole, tmp_path):
 )  # fmt: skip
 def test_one_target_is_the_name_of_a_module(given, found):
     """TRL hands it over as text, in which PEFT found no module."""
-    assert adapter_config(ModelConfig(use_peft=True, lora_target_modules=given)).target_modules == found
+    model = ModelConfig(use_peft=True, lora_target_modules=given)
+    assert adapter_config(model, "unused", tower_frozen=False).target_modules == found

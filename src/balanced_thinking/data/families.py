@@ -80,13 +80,19 @@ def limit_pixels(processor: Any, max_pixels: int) -> None:
     pictures.size = type(pictures.size)(shortest_edge=shortest, longest_edge=max_pixels)
 
 
+def sees_crops(processor: Any) -> bool | None:
+    """Whether pan-and-scan is on, by which Gemma 3 sees a picture in crops too; None: the family has no such thing."""
+    pictures: Any = getattr(processor, "image_processor", None)
+    return bool(pictures.do_pan_and_scan) if hasattr(pictures, "do_pan_and_scan") else None
+
+
 def cut_into_crops(processor: Any) -> None:
     """Turn on pan-and-scan, by which Gemma 3 sees wide and tall pictures in further crops; saved beside the model.
 
     Raises:
         ConfigError: the family has no such thing.
     """
-    if not hasattr(getattr(processor, "image_processor", None), "do_pan_and_scan"):
+    if sees_crops(processor) is None:
         raise ConfigError(f"pan_and_scan does not apply to {type(processor).__name__}; leave it out")
     processor.image_processor.do_pan_and_scan = True
     keep_saved_settings(processor)
@@ -98,10 +104,9 @@ def keep_saved_settings(processor: Any) -> None:
     By itself Gemma 3's processor ignores what is saved: the class's ``images_kwargs`` win (transformers 5.23), so that
     training and evaluation would see other pictures than whoever set it meant.
     """
-    pictures = getattr(processor, "image_processor", None)
-    if getattr(pictures, "do_pan_and_scan", None):
+    if sees_crops(processor):
         defaults = type(processor).images_kwargs
-        saved = {name: getattr(pictures, name, None) for name in defaults}
+        saved = {name: getattr(processor.image_processor, name, None) for name in defaults}
         processor.images_kwargs = defaults | {name: value for name, value in saved.items() if value is not None}
 
 
@@ -110,7 +115,7 @@ def arranged(processor: Any, pictures: Sequence[Sequence[Any]]) -> list[Any]:
 
     Rows without any are left out, since most processors refuse an empty list; Gemma 3's needs them.
     """
-    if all(pictures) or hasattr(getattr(processor, "image_processor", None), "do_pan_and_scan"):
+    if all(pictures) or sees_crops(processor) is not None:
         return list(pictures)
     return [image for images in pictures for image in images]
 

@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from balanced_thinking.core.segments import THINK_ANSWER, SegmentSpec
+from balanced_thinking.data.families import sees_crops
 from balanced_thinking.data.rowcheck import open_image
 from balanced_thinking.data.templates import adds_special_tokens, end_of_turn_ids, tokenizer_of
 from balanced_thinking.errors import EvaluationError
@@ -64,7 +65,7 @@ class VllmEngine:
     def _load(self, pictures: int) -> Any:
         vllm = _import_vllm()
         limits: dict[str, Any] = {"limit_mm_per_prompt": {"image": pictures}} if pictures else {}
-        if getattr(getattr(self.processor, "image_processor", None), "do_pan_and_scan", None):
+        if sees_crops(self.processor):
             limits["mm_processor_kwargs"] = {"do_pan_and_scan": True}  # see data.families.keep_saved_settings
         try:
             return vllm.LLM(model=self.model, **(limits | self.options))

@@ -67,6 +67,18 @@ def load_whole(name: str | Path, **options: Any) -> Any:
     return model
 
 
+def empty_model(name: str, **hub: Any) -> Any:
+    """The modules of the model of a folder or hub id, on the meta device, without any weight.
+
+    Raises:
+        CheckpointError: there is no model.
+    """
+    with one_line(name), _outside_zero3(), torch.device("meta"):
+        config = AutoConfig.from_pretrained(name, **hub)
+        kind = model_class(config)
+        return kind.from_config(config, **hub) if hasattr(kind, "from_config") else kind(config)
+
+
 @contextlib.contextmanager
 def _outside_zero3() -> Iterator[None]:
     """Under ZeRO-3 transformers cuts every model that it loads over all ranks, and one rank alone would wait."""

@@ -191,16 +191,57 @@ def _enough_memory(name: str | Path, device: torch.device) -> Iterator[None]:
         ) from error
 
 
+def ready_base(model: Any, *, tower_frozen: bool) -> Any:
+    """The transformers model of a trainer, that under an adapter too, ready for accelerate to wrap.
+
+    Every trainer of ours calls it behind its own ``__init__``: the tower is frozen if it shall be, and the layers are
+    named by which FSDP cuts the model.
+
+    Raises:
+        ConfigError: there is no tower to freeze.
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if tower_frozen:
+        freeze_vision_tower(base)
+    name_present_layers(base)
+    return base
+
+
+def name_present_layers(model: Any) -> None:
+    """Take out of ``_no_split_modules`` the classes that the model has not got.
+
+    transformers 5.23 gathers the names from all parts, and of CLIP and SigLIP those of the text tower too, which LLaVA
+    and Gemma 3 leave out; accelerate, which wraps what is named there unless told otherwise, then cannot start.
+    """
+    named = getattr(model, "_no_split_modules", None)
+    if named:
+        model._no_split_modules = set(named) & {type(module).__name__ for module in model.modules()}
+
+
 def freeze_vision_tower(model: Any) -> None:
     """Leave the weights of the image encoder (adapters on it too) as they are; the text model trains on.
 
     Raises:
         ConfigError: the model has no image encoder.
     """
+    _vision_tower(model).requires_grad_(False)
+
+
+def vision_tower_name(model: Any) -> str:
+    """The path of the image encoder in the model, such as ``model.visual``.
+
+    Raises:
+        ConfigError: the model has no image encoder.
+    """
+    tower = _vision_tower(model)
+    return next(name for name, module in model.named_modules() if module is tower)
+
+
+def _vision_tower(model: Any) -> Any:
     tower = model.get_encoder(modality="image")
     if tower in (model, model.base_model):  # transformers' way of saying that there is none
         raise ConfigError(f"{type(model).__name__} has no vision tower to freeze; leave freeze_vision_tower off")
-    tower.requires_grad_(False)
+    return tower
 
 
 def add_weighted_head(model: Any) -> None:

@@ -29,10 +29,10 @@ from balanced_thinking.data.templates import prefilled, render_prompt, tokenizer
 from balanced_thinking.errors import CheckpointError, ConfigError
 from balanced_thinking.models.checkpoints import StrictResume, check_start
 from balanced_thinking.models.devices import choose_device
-from balanced_thinking.models.modeling import freeze_vision_tower
+from balanced_thinking.models.modeling import ready_base
 from balanced_thinking.training.rewards import OVERLONG
 from balanced_thinking.training.rollouts import roll_out, serves
-from balanced_thinking.training.sft_config import check_steps
+from balanced_thinking.training.sft_config import check_steps, warn_of_warmup
 
 GRPO_PRESETS: Mapping[str, Mapping[str, Any]] = {
     "trl": {},
@@ -129,6 +129,7 @@ class StrictGRPOConfig(GRPOConfig):
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name}={getattr(self, name)!r} is unknown; choose one of {', '.join(allowed)}")
         check_steps(self.max_steps)
+        warn_of_warmup(self)
         self._refuse_inexact_checkpoints()
 
     def _refuse_inexact_checkpoints(self) -> None:
@@ -182,9 +183,7 @@ class StrictGRPOTrainer(StrictResume, GRPOTrainer):
             check_start(model, args)
         super().__init__(model, reward_funcs, args, **kwargs)
         refuse_hidden_tags(self.processing_class, segments)
-        if tower_frozen:
-            base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
-            freeze_vision_tower(base)
+        ready_base(self.model, tower_frozen=tower_frozen)
         if rollouts == "auto" and kwargs.get("rollout_func") is None and serves(self):
             self.rollout_func: Any = roll_out
         elif _mixespictures_in(self.train_dataset):

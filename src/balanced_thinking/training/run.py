@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from transformers import PrinterCallback
+from transformers import PrinterCallback, ProgressCallback
 from trl import ModelConfig, get_quantization_config
 
 from balanced_thinking.core.segments import SegmentSpec, as_setting, parse_segments
-from balanced_thinking.data.families import cut_into_crops, limit_pixels
+from balanced_thinking.data.families import cut_into_crops, limit_pixels, sees_crops
 from balanced_thinking.errors import BalancedThinkingError, CheckpointError, ConfigError, DataError
 from balanced_thinking.evaluation.trained import prompting, trained_segments
 from balanced_thinking.models.modeling import check_name, load_processor
@@ -230,13 +230,14 @@ def make_trainer(
     assert model.model_name_or_path is not None
     name = model.model_name_or_path
     source, options = _hub(name, config, model)
+    start = merged_start(name, folder, config.model_init_kwargs | {"trust_remote_code": config.trust_remote_code})
     trainer = ScaleSFTTrainer(
-        merged_start(name, folder, config.model_init_kwargs | {"trust_remote_code": config.trust_remote_code}),
+        start,
         config,
         train_dataset=train,
         eval_dataset=evaluation,
         processing_class=_processor(source, data, **options),
-        peft_config=adapter_config(model),
+        peft_config=_adapter(start, config, model, tower_frozen=config.freeze_vision_tower),
         quantization_config=get_quantization_config(model),
         callbacks=[MetricsFile(folder), Clock(folder)],
     )
@@ -261,7 +262,7 @@ def make_grpo_trainer(
     # GRPOTrainer pads prompts on the left and relies on the processor for it.
     source, options = _hub(name, config, model)
     processor = _processor(source, data, padding_side="left", truncation_side="left", **options)
-    if getattr(getattr(processor, "image_processor", None), "do_pan_and_scan", None):
+    if sees_crops(processor):
         remedy = "leave pan_and_scan out" if data.pan_and_scan else "start from a model trained without"
         raise ConfigError(
             f"{name} sees pictures in crops (pan_and_scan), which TRL's GRPOTrainer cannot assign to their prompts; "
@@ -291,7 +292,7 @@ def make_grpo_trainer(
         train_dataset=train.remove_columns("completion"),
         eval_dataset=evaluation.remove_columns("completion") if evaluation is not None else None,
         processing_class=processor,
-        peft_config=adapter_config(model),
+        peft_config=_adapter(start, config, model, tower_frozen=grpo.freeze_vision_tower),
         quantization_config=get_quantization_config(model),
         callbacks=[MetricsFile(folder), Clock(folder)],
     )
@@ -301,7 +302,8 @@ def make_grpo_trainer(
 
 def _show(trainer: Any, title: str) -> None:
     """Our bar, which opens with what is trained on, instead of transformers' printed dictionaries."""
-    trainer.remove_callback(PrinterCallback)
+    for other in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(other)
     console = Console(title)
     if trainer.is_world_process_zero():
         console.opening = _opening(trainer)
@@ -328,6 +330,10 @@ def _hub(name: str, config: Any, model: ModelConfig) -> tuple[str, dict[str, Any
     return source, {"revision": model.model_revision, "trust_remote_code": config.trust_remote_code, **revision}
 
 
+def _adapter(start: str, config: Any, model: ModelConfig, *, tower_frozen: bool) -> Any:
+    return adapter_config(model, start, trust_remote_code=config.trust_remote_code, tower_frozen=tower_frozen)
+
+
 def _processor(name: str, data: DataArguments, **options: Any) -> Any:
     processor = load_processor(name, **options)
     if data.max_pixels is not None:
@@ -338,8 +344,7 @@ def _processor(name: str, data: DataArguments, **options: Any) -> Any:
 
 
 def _prepare(config: Any, model: ModelConfig) -> None:
-    """Our files and bar instead of transformers' printed dictionaries; the model's own options handed on."""
-    config.disable_tqdm = True
+    """The model's own options handed on."""
     options = {
         "revision": model.model_revision,
         "attn_implementation": model.attn_implementation,

@@ -12,6 +12,7 @@ folder and the command (``training.run``), packing, sequence parallelism.
 Source: SCALe, Perek et al. 2026, arXiv:2603.18656; decisions of ours in docs/method.md.
 """
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -30,7 +31,7 @@ from balanced_thinking.data.families import image_token_counter
 from balanced_thinking.data.templates import tokenizer_of
 from balanced_thinking.errors import ConfigError, DataError
 from balanced_thinking.models.checkpoints import StrictResume, check_start
-from balanced_thinking.models.modeling import Targets, add_weighted_head, freeze_vision_tower, load_processor
+from balanced_thinking.models.modeling import Targets, add_weighted_head, load_processor, ready_base
 from balanced_thinking.training.meter import SegmentMeter
 from balanced_thinking.training.sampling import LengthGroupedBatches
 from balanced_thinking.training.sft_config import ScaleSFTConfig
@@ -95,10 +96,8 @@ class ScaleSFTTrainer(StrictResume, SFTTrainer):
         if own_collator:
             data_collator.generation_config = self.model.generation_config
         _refuse_parallelism(self)
-        base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        base = ready_base(self.model, tower_frozen=args.freeze_vision_tower)
         base.config.get_text_config().pad_token_id = tokenizer_of(processing_class).pad_token_id
-        if args.freeze_vision_tower:
-            freeze_vision_tower(base)
         add_weighted_head(base)
         self.segment_names = tuple(spec.name for spec in args.segments)
         self.schedule = args.schedule if args.loss == "scale" else None
@@ -202,8 +201,18 @@ def make_collator(processor: Any, args: ScaleSFTConfig, *, generation_config: An
 
 
 def check_dataset(dataset: Any, collator: ScaleCollator, args: ScaleSFTConfig) -> CheckReport:
-    """Look at every row (up to ``scale_check_limit``) before the first step; see ``data.datacheck``."""
+    """Look at every row before the first step, or at the first ``scale_check_limit``; see ``data.datacheck``.
+
+    Where rows are to be left out the limit does not count: of a row that nobody looked at nobody knows that it is to
+    be left out, and the first such batch would end the run.
+    """
     count_image_tokens = image_token_counter(collator.processor)
+    progress, limit = args.should_log and not args.disable_tqdm, args.scale_check_limit
+    if (skipping := _skipping(args)) and len(dataset) > limit:
+        limit = len(dataset)
+        if progress:
+            told = f"{skipping}: checking all {limit:,} rows, whatever scale_check_limit says"
+            print(told, file=sys.stderr, flush=True)
     return check_rows(
         dataset,
         segments=args.segments,
@@ -212,9 +221,16 @@ def check_dataset(dataset: Any, collator: ScaleCollator, args: ScaleSFTConfig) -
         require_segments=args.loss == "scale",
         max_length=args.max_length,
         count_tokens=lambda row, sizes: collator.count_tokens(row, count_image_tokens(sizes)),
-        limit=args.scale_check_limit,
-        progress=not args.disable_tqdm,
+        limit=limit,
+        progress=progress,
     )
+
+
+def _skipping(args: ScaleSFTConfig) -> str:
+    """The setting by which rows are to be left out of these data, or ""."""
+    if args.scale_on_overflow == "skip" and args.max_length is not None:
+        return "scale_on_overflow: skip"
+    return "scale_on_malformed: skip" if args.scale_on_malformed == "skip" and args.loss == "scale" else ""
 
 
 def _checked(

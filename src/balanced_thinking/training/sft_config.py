@@ -4,7 +4,9 @@ Every value is checked here, since a YAML file or the command line can hand over
 chosen when the user does not: TRL turns bf16 on and then refuses a machine without an accelerator.
 """
 
+import functools
 import json
+import sys
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -50,7 +52,7 @@ class ScaleSFTConfig(SFTConfig):
             ``skip`` (left out, counted and shown) or ``keep`` (trains the segments it has). For ``loss="scale"``.
         scale_on_overflow: A row longer than ``max_length``: ``error`` or ``skip``; it is never cut.
         scale_check: ``all`` checks the data before the first step; ``lazy`` checks each row in the collator (streams).
-        scale_check_limit: Rows that ``scale_check="all"`` looks at at most.
+        scale_check_limit: Rows that ``scale_check="all"`` looks at at most; all of them where rows are to be skipped.
         scale_new_total_steps: Allow resuming with another number of total steps, which bends the schedule.
         freeze_vision_tower: Leave the image encoder as it is (in Qwen2.5-VL the merger is part of it).
 
@@ -146,6 +148,7 @@ class ScaleSFTConfig(SFTConfig):
 
     def _refuse(self) -> None:
         check_steps(self.max_steps)
+        warn_of_warmup(self)
         if self.loss == "scale" and self.loss_type != "nll":
             raise ConfigError(
                 f'loss="scale" with loss_type={self.loss_type!r}; loss_type="dft" needs loss="token_mean"'
@@ -170,6 +173,20 @@ def check_steps(max_steps: int) -> None:
     """
     if max_steps != -1 and max_steps < 1:
         raise ConfigError(f"max_steps must be at least 1, not {max_steps}; leave it out to train whole epochs")
+
+
+def warn_of_warmup(config: Any) -> None:
+    """Say once that ``warmup_steps`` does nothing with a constant rate, since transformers says nothing."""
+    if config.lr_scheduler_type == "constant" and config.warmup_steps and config.should_log:
+        _warn_once(
+            f"warmup_steps={config.warmup_steps:g} has no effect with lr_scheduler_type=constant, which has none; take "
+            "constant_with_warmup, or leave warmup_steps out"
+        )
+
+
+@functools.cache
+def _warn_once(line: str) -> None:
+    print(f"warning: {line}", file=sys.stderr, flush=True)
 
 
 def decoded(name: str, value: Any, kind: type) -> Any:

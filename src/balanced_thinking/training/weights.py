@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from trl import ModelConfig, get_peft_config
 
 from balanced_thinking.errors import CheckpointError
-from balanced_thinking.models.checkpoints import load_whole, weights_fault
-from balanced_thinking.models.modeling import check_name, load_processor
+from balanced_thinking.models.checkpoints import empty_model, load_whole, weights_fault
+from balanced_thinking.models.modeling import check_name, load_processor, vision_tower_name
 from balanced_thinking.runinfo import build_once
 
 
@@ -148,13 +148,30 @@ def _save_merged(trainer: Any, model: Any, folder: Path) -> None:
     trainer.processing_class.save_pretrained(folder)
 
 
-def adapter_config(model: ModelConfig) -> Any:
-    """TRL's configuration of the adapter, in which one name is the name of a module.
+def adapter_config(model: ModelConfig, start: str, *, trust_remote_code: bool = False, tower_frozen: bool) -> Any:
+    """TRL's configuration of the adapter, in which one name is the name of a module, and none lies in a frozen tower.
 
-    TRL hands over a list of one as text, which PEFT takes for a pattern that must match a whole path.
+    TRL hands over a list of one as text, which PEFT takes for a pattern that must match a whole path. Names such as
+    ``q_proj`` and ``gate_proj`` are those of vision layers too, where an adapter under ``freeze_vision_tower`` would
+    never train, yet run in each forward pass and be saved.
+
+    Args:
+        model: The user's settings.
+        start: Folder or hub id of the model that gets the adapter.
+        trust_remote_code: As for loading it.
+        tower_frozen: ``freeze_vision_tower``.
+
+    Raises:
+        ConfigError: there is no tower to freeze.
+        CheckpointError: there is no model.
     """
     config = get_peft_config(model)
+    if config is None:
+        return None
     target = getattr(config, "target_modules", None)
     if isinstance(target, str) and re.fullmatch(r"[\w.]+", target):
         config.target_modules = {target}
+    if tower_frozen:
+        bare = empty_model(start, revision=model.model_revision, trust_remote_code=trust_remote_code)
+        config.exclude_modules = rf"{re.escape(vision_tower_name(bare))}\..*"
     return config
