@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import datasets
 import pytest
@@ -10,10 +11,13 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from trl import SFTConfig, SFTTrainer
 
 from balanced_thinking.cli.main import main
+from balanced_thinking.data.collate import ScaleCollator
 from balanced_thinking.data.records import to_dataset, to_trl_row
 from balanced_thinking.errors import ConfigError, DataError
 from balanced_thinking.models.modeling import freeze_vision_tower
+from balanced_thinking.training.grpo import StrictGRPOConfig
 from balanced_thinking.training.sft import ScaleSFTTrainer
+from balanced_thinking.training.sft_config import ScaleSFTConfig
 from tiny import tiny_examples
 from trainers import config, drift, flat, load, losses, train
 
@@ -308,8 +312,38 @@ def test_a_long_row_is_refused_and_never_cut(tiny_folder, tmp_path):
     dataset = to_dataset(tiny_examples(4, think_words=60))
     with pytest.raises(DataError, match="max_length"):
         train(tiny_folder, dataset, tmp_path / "a", max_steps=1, max_length=64)
-    with pytest.raises(DataError, match="max_length"):
+    with pytest.raises(
+        DataError, match='set scale_on_overflow to skip with scale_check="all", which looks at all rows'
+    ):
         train(tiny_folder, dataset, tmp_path / "b", max_steps=1, max_length=64, scale_check="lazy")
+
+
+@pytest.mark.parametrize("why", ["scale_on_overflow", "scale_on_malformed"])
+def test_rows_that_are_to_be_left_out_are_looked_for_in_all(tiny_folder, tmp_path, capsys, why):
+    """Beyond scale_check_limit nobody looked: the first such row ended the run, hours in."""
+    good, odd = tiny_examples(6), replace(tiny_examples(1, think_words=200)[0], id="odd")
+    if why == "scale_on_malformed":
+        odd = replace(good[0], id="odd", think=None)
+    model, processor = load(tiny_folder)
+    longest = int(ScaleCollator(processor)(list(map(to_trl_row, good)))["attention_mask"].sum(dim=1).max())
+    settings = config(tmp_path, max_length=longest + 9, scale_check_limit=2, disable_tqdm=False, **{why: "skip"})
+    rows = to_dataset([*good, odd])
+    trainer = ScaleSFTTrainer(model, settings, train_dataset=rows, processing_class=processor)
+    assert len(trainer.train_dataset) == 6
+    told = capsys.readouterr().err
+    assert f"{why}: skip: checking all 7 rows, whatever scale_check_limit says" in told
+    assert "checked 7 of 7 rows, 6 kept" in told
+
+
+@pytest.mark.parametrize("kind", [ScaleSFTConfig, StrictGRPOConfig])
+def test_a_warm_up_that_does_nothing_is_said_once(kind, tmp_path, capsys):
+    for _ in range(2):
+        kind(str(tmp_path), lr_scheduler_type="constant", warmup_steps=len(kind.__name__), use_cpu=True)
+    told = capsys.readouterr().err
+    assert told.count(f"warning: warmup_steps={len(kind.__name__)} has no effect with lr_scheduler_type=constant") == 1
+    kind(str(tmp_path), lr_scheduler_type="constant_with_warmup", warmup_steps=5)
+    kind(str(tmp_path), lr_scheduler_type="constant")
+    assert capsys.readouterr().err == ""
 
 
 def test_rows_of_like_length_share_a_batch(tiny_folder, tmp_path):

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import re
 import subprocess
 import sys
 
@@ -289,6 +290,14 @@ def test_outside_a_terminal_one_line_goes_to_stderr(capsys):
     assert captured.out == ""
     assert captured.err.startswith("checked 2 of 2 rows, 1 kept (0 with pictures); 1 skipped (1 no-think) (")
     assert captured.err.count("\n") == 1
+
+
+def test_outside_a_terminal_many_rows_are_foretold(monkeypatch, capsys):
+    monkeypatch.setattr(datacheck, "_TOLD_AFTER", 3)
+    check(rows(*[GOOD] * 9), progress=True)
+    first, last = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"checking rows: 3 of 9 in \d+ s, about \d+ s to go", first)
+    assert last.startswith("checked 9 of 9 rows")
 
 
 def test_on_a_terminal_there_is_a_bar(monkeypatch, capsys):

@@ -124,7 +124,8 @@ class ScaleCollator:
                 raise DataError(
                     f"the row has {length} tokens, more than max_length {self.max_length}",
                     record=row.id,
-                    remedy="raise max_length (None: no limit), use smaller pictures, or set scale_on_overflow to skip",
+                    remedy="raise max_length (None: no limit), use smaller pictures, or set scale_on_overflow to skip "
+                    'with scale_check="all", which looks at all rows before the first step',
                 )
             start = length - len(target.tail)
             # Guards the whole method: what is trained must be what the processor made of the same text.

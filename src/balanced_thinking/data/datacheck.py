@@ -25,6 +25,7 @@ CountTokens = Callable[[Row, list[tuple[int, int]]], int]
 MAX_FAULTS = 100
 _COLUMNS = ("id", "messages", "prompt", "completion", "image", "images", "text")
 _BATCH = 256
+_TOLD_AFTER = 2000  # rows, after which their pace is known
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,12 +217,23 @@ def _rows(dataset: Any, count: int) -> Iterator[Mapping[str, Any]]:
 
 def _with_bar(rows: Iterable[Any], count: int, *, shown: bool) -> Iterator[Any]:
     if not shown or not sys.stderr.isatty():
-        yield from rows
+        yield from _with_a_forecast(rows, count) if shown else rows
         return
     from rich.console import Console
     from rich.progress import track
 
     yield from track(rows, description="checking rows", total=count, console=Console(stderr=True), transient=True)
+
+
+def _with_a_forecast(rows: Iterable[Any], count: int) -> Iterator[Any]:
+    """The rows; where there are many, one line says how long all of them will take."""
+    started = time.monotonic()
+    for number, row in enumerate(rows):
+        if number == _TOLD_AFTER and count >= 3 * _TOLD_AFTER:
+            past = time.monotonic() - started
+            told = f"checking rows: {number:,} of {count:,} in {past:.0f} s"
+            print(f"{told}, about {past * (count / number - 1):.0f} s to go", file=sys.stderr, flush=True)
+        yield row
 
 
 def _show(report: CheckReport, seconds: float, *, progress: bool) -> None:
