@@ -7,8 +7,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from peft import LoraConfig
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
+from trl import ModelConfig
 
 from balanced_thinking.cli.main import main
 from balanced_thinking.data.collate import ScaleCollator
@@ -19,11 +21,16 @@ from balanced_thinking.data.records import to_dataset, to_trl_row
 from balanced_thinking.data.rowcheck import read_row
 from balanced_thinking.data.templates import render_prompt
 from balanced_thinking.demo.presets.families import FAMILIES, family_of
-from balanced_thinking.demo.presets.twins import build_twin
+from balanced_thinking.demo.presets.tokenizer import bytes_vocabulary
+from balanced_thinking.demo.presets.twins import SIZE, build_twin
 from balanced_thinking.errors import ConfigError, DataError
 from balanced_thinking.evaluation.generation import Generator, Prompt, greedy_config, render_prompts
 from balanced_thinking.models.modeling import load_processor
-from trainers import drift, flat, losses, train
+from balanced_thinking.training import run
+from balanced_thinking.training.grpo import prefilled_tag
+from balanced_thinking.training.sft import ScaleSFTTrainer
+from balanced_thinking.training.weights import adapter_config
+from trainers import config, drift, flat, load, losses, train
 
 SIZES = ((16, 16), (32, 16), (16, 40), (24, 24), (40, 32))
 
@@ -106,15 +113,29 @@ def test_rows_with_and_without_pictures_share_a_batch(processor, examples):
 
 
 def test_training_and_inference_see_the_same_prompt(processor, examples):
+    """Ids as transformers' own ``apply_chat_template`` gives them, of rows with one and with two pictures."""
     collate = ScaleCollator(processor)
+    assert {len(example.images) for example in examples[:6]} == {1, 2}
     for example in examples[:6]:
         batch = collate([to_trl_row(example)])
         first = int(batch["shift_segment_ids"][0].nonzero()[0]) + 1
-        text = render_prompt(processor, build_prompt(example))
-        prompt = processor(
-            text=[text], images=[list(example.images)], add_special_tokens=not text.startswith(("<s>", "<bos>"))
-        )
+        messages, pictures = build_prompt(example), iter(example.images)
+        for part in (part for message in messages for part in message["content"]):
+            if part["type"] == "image":
+                part["image"] = next(pictures)
+        prompt = processor.apply_chat_template([messages], add_generation_prompt=True, tokenize=True, return_dict=True)
         assert batch["input_ids"][0][:first].tolist() == list(prompt["input_ids"][0])
+
+
+def test_token_types_mark_the_tokens_of_pictures(processor, examples):
+    """Gemma 3 lets the tokens of a picture see each other by them."""
+    rows = [to_trl_row(examples[1]), to_trl_row(replace(examples[0], images=())), to_trl_row(examples[2])]
+    batch = ScaleCollator(processor)(rows)
+    assert ("token_type_ids" in batch) == ("Gemma3" in type(processor).__name__)
+    if "token_type_ids" in batch:
+        picture = processor.tokenizer.convert_tokens_to_ids("<image_soft_token>")
+        assert torch.equal(batch["token_type_ids"] == 1, batch["input_ids"] == picture)
+        assert set(batch["token_type_ids"].unique().tolist()) == {0, 1}
 
 
 def test_lengths_are_known_without_the_pictures(processor, examples):
@@ -146,6 +167,50 @@ def test_a_picture_token_in_a_text_is_one_line(processor, examples, field, pictu
     assert len(collate([to_trl_row(plain)])["input_ids"]) == 1
 
 
+# As Qwen3-VL's thinking models write chats: the trace of the last response on lines of its own, earlier ones left out.
+THINKING = (
+    "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' }}"
+    "{% for part in message.content %}{% if part.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
+    "{% elif message.role != 'assistant' %}{{ part.text }}"
+    "{% else %}{% if loop.last and message == messages[-1] KEPT %}"
+    "{{ '<think>\n' + part.text.split('</think>')[0].split('<think>')[-1] + '\n</think>\n\n' }}{% endif %}"
+    "{{ part.text.split('</think>')[-1] }}{% endif %}{% endfor %}{{ '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' + 'OPENED' }}{% endif %}"
+)
+
+
+@pytest.mark.parametrize("opened", ["<think>\n", ""])
+@pytest.mark.parametrize("kept", [True, False])
+def test_templates_that_open_strip_and_drop_traces(opened, kept):
+    """On Qwen3-VL's processor: what follows the pre-filled part is trained, a trace that is stripped is refused."""
+    family = FAMILIES["qwen3_vl"]
+    processor = family.make_processor(family.make_tokenizer(*bytes_vocabulary()), SIZE)
+    template = THINKING.replace("OPENED", opened.replace("\n", "\\n")).replace("KEPT", "" if kept else "and false")
+    processor.chat_template = template
+
+    def turn(role, *parts):
+        return {"role": role, "content": [*parts]}
+
+    def said(text):
+        return {"type": "text", "text": text}
+
+    earlier = [turn("user", {"type": "image"}, said("Q1")), turn("assistant", said("<think>old</think>A1"))]
+    row = {"id": "r", "prompt": [*earlier, turn("user", said("Q2"))], "images": [picture(0)]}
+    row["completion"] = [turn("assistant", said("<think>red</think><answer>B</answer>"))]
+    assert prefilled_tag(processor, row["prompt"]) == opened
+    if not kept:
+        with pytest.raises(ConfigError, match=r"record r: the chat template .*; use a template"):
+            ScaleCollator(processor)([row])
+        return
+    batch = ScaleCollator(processor)([row])
+    labels, segments = batch["shift_labels"][0], batch["shift_segment_ids"][0]
+    parts = [processor.tokenizer.decode(labels[segments == number]) for number in (1, 2)]
+    assert parts == [f"{'' if opened else '<think>' + chr(10)}red\n</think>\n\n", "<answer>B</answer><|im_end|>"]
+    text = processor.tokenizer.decode(batch["input_ids"][0])
+    assert "A1" in text
+    assert "old" not in text
+
+
 @pytest.mark.parametrize("loss", ["scale", "token_mean"])
 def test_accumulation_is_exact(folder, rows, tmp_path, loss):
     whole = train(folder, rows, tmp_path / "a", loss=loss, max_steps=2, per_device_train_batch_size=6)
@@ -173,22 +238,46 @@ def test_pictures_matter_and_a_frozen_tower_rests(folder, rows, tmp_path):
     assert not torch.equal(flat(free.model.get_encoder(modality="image")), flat(before))
 
 
+TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
 def test_lora_trains_its_adapter_alone(folder, rows, tmp_path):
-    from peft import LoraConfig
-
-    from balanced_thinking.training.sft import ScaleSFTTrainer
-    from trainers import config, load
-
+    """With the recipes' names, which vision layers have too: under a frozen tower all adapters are the text model's."""
     model, processor = load(folder)
-    adapter = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
-    trainer = ScaleSFTTrainer(
-        model, config(tmp_path, max_steps=2), train_dataset=rows, processing_class=processor, peft_config=adapter
-    )
+    asked = ModelConfig(use_peft=True, lora_r=2, lora_target_modules=TARGETS)
+    assert adapter_config(asked, str(folder), tower_frozen=False).exclude_modules is None
+    adapter = adapter_config(asked, str(folder), tower_frozen=True)
+    adapter.init_lora_weights = False
+    settings = config(tmp_path, max_steps=2, freeze_vision_tower=True)
+    trainer = ScaleSFTTrainer(model, settings, train_dataset=rows, processing_class=processor, peft_config=adapter)
     before = {name: value.clone() for name, value in trainer.model.named_parameters()}
     trainer.train()
     changed = {name for name, value in trainer.model.named_parameters() if not torch.equal(value, before[name])}
-    assert changed
-    assert all("lora_" in name for name in changed)
+    made = {name for name in before if "lora_" in name}
+    text = trainer.model.get_base_model().get_decoder()
+    assert changed == made
+    assert len(made) == 2 * sum(name.rpartition(".")[2] in TARGETS for name, _ in text.named_modules())
+    assert all(".vision" not in name and ".visual" not in name for name in made)
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_fsdp_finds_the_layers_that_it_cuts_the_model_by(folder, rows, tmp_path, monkeypatch, lora):
+    """As recipes/accelerate/fsdp2.yaml has it, which names none: of LLaVA and Gemma 3 some named were not there."""
+    from accelerate.utils import FullyShardedDataParallelPlugin
+    from accelerate.utils.fsdp_utils import fsdp2_prepare_auto_wrap_policy
+
+    monkeypatch.setenv("FSDP_VERSION", "2")
+    model, processor = load(folder)
+    adapter = LoraConfig(r=2, target_modules=["q_proj"]) if lora else None
+    made = ScaleSFTTrainer(
+        model, config(tmp_path, max_steps=1), train_dataset=rows, processing_class=processor, peft_config=adapter
+    ).model
+    plugin = FullyShardedDataParallelPlugin(fsdp_version=2, auto_wrap_policy="TRANSFORMER_BASED_WRAP")
+    plugin.set_auto_wrap_policy(made)
+    cut = fsdp2_prepare_auto_wrap_policy(plugin, made)
+    base = made.get_base_model() if lora else made
+    assert all(cut(layer) for layer in base.get_decoder().layers)
+    assert any(cut(module) for module in base.get_encoder(modality="image").modules())
 
 
 def test_batches_give_the_tokens_of_generate(folder, processor, examples):
@@ -221,7 +310,7 @@ def write(path, examples):
     return path / "data.jsonl"
 
 
-def test_a_run_of_the_command_is_resumed_and_loads_without_our_code(folder, examples, tmp_path):
+def test_a_run_of_the_command_is_resumed_and_loads_without_our_code(folder, examples, tmp_path, capsys):
     """Two steps, then two more from the checkpoint, equal four in one go; the folder is a plain model folder."""
     data, common = write(tmp_path / "data", examples), ["--max_steps", "4", "--save_steps", "2", "--bf16", "false"]
     common += ["--per_device_train_batch_size", "4", "--learning_rate", "1e-3", "--report_to", "none"]
@@ -233,7 +322,10 @@ def test_a_run_of_the_command_is_resumed_and_loads_without_our_code(folder, exam
     (tmp_path / "run" / "model.safetensors").unlink()
     done = json.loads((tmp_path / "run" / "run.json").read_text())
     (tmp_path / "run" / "run.json").write_text(json.dumps({**done, "finished": False}))
+    capsys.readouterr()
     assert main(["sft", *common, "--output_dir", str(tmp_path / "run")]) == 0
+    told = capsys.readouterr().err
+    assert [step for step in range(1, 5) if f"step {step}/4" in told] == [3, 4]  # not from the start once more
     again = AutoModelForImageTextToText.from_pretrained(tmp_path / "run")
     assert torch.equal(flat(whole), flat(again))
     assert not torch.equal(flat(whole), flat(AutoModelForImageTextToText.from_pretrained(folder)))
@@ -244,8 +336,8 @@ def test_a_grpo_step_changes_the_weights(folder, examples, tmp_path, monkeypatch
         "def letters(completions, **columns):\n    return [len(set(c[-1]['content'])) / 10 for c in completions]\n"
     )
     monkeypatch.chdir(tmp_path)
-    one = [example for example in examples if len(example.images) == 1]
-    arguments = ["--model_name_or_path", str(folder), "--dataset", str(write(tmp_path / "data", one))]
+    assert {len(example.images) for example in examples} == {1, 2}
+    arguments = ["--model_name_or_path", str(folder), "--dataset", str(write(tmp_path / "data", examples))]
     arguments += ["--reward_funcs", "letter_share.letters", "--max_steps", "1", "--per_device_train_batch_size", "8"]
     arguments += [
         "--num_generations",
@@ -257,6 +349,8 @@ def test_a_grpo_step_changes_the_weights(folder, examples, tmp_path, monkeypatch
         "--bf16",
         "false",
     ]
+    made, make = [], run.make_grpo_trainer
+    monkeypatch.setattr(run, "make_grpo_trainer", lambda *a, **k: made.append(make(*a, **k)) or made[-1])
     crops = "pan" in folder.name
     assert main(["grpo", *arguments, "--output_dir", str(tmp_path / "run"), "--report_to", "none"]) == (
         2 if crops else 0
@@ -266,6 +360,7 @@ def test_a_grpo_step_changes_the_weights(folder, examples, tmp_path, monkeypatch
         return
     after, before = (AutoModelForImageTextToText.from_pretrained(place) for place in (tmp_path / "run", folder))
     assert not torch.equal(flat(after), flat(before))
+    assert made[0].model._no_split_modules <= {type(module).__name__ for module in made[0].model.modules()}
 
 
 def test_families_are_known_by_folder_and_by_name(folder, tmp_path):
@@ -276,8 +371,20 @@ def test_families_are_known_by_folder_and_by_name(folder, tmp_path):
         "HuggingFaceTB/SmolVLM-Instruct": "idefics3",
     }  # fmt: skip
     assert {name: family_of(name) for name in names} == names
-    with pytest.raises(ConfigError, match="is of no family that has a twin; there are qwen2_5_vl"):
-        family_of("gpt2")
+    folders = ("qwen2_5_vl_3b-scale", "llava_v1_6_mistral_7b-scale", "gemma_3_4b-scale/")
+    assert [family_of(f"runs/{name}") for name in folders] == ["qwen2_5_vl", "llava_next", "gemma3"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["gpt2", "google/paligemma-3b-mix-224", "google/gemma-3n-E4B-it", "google/gemma-3-1b-it", "google/gemma-3-270m",
+     "llava-hf/LLaVA-NeXT-Video-7B-hf", "Qwen/Qwen3-VL-30B-A3B-Instruct", "Qwen/Qwen3-VL-235B-A22B-Thinking",
+     "vidore/colqwen2.5-v0.2", "llava-next/gpt2"],
+)  # fmt: skip
+def test_names_that_are_like_a_family_s_are_none_of_it(name):
+    """A trial on the twin of another architecture would say that all is well."""
+    with pytest.raises(ConfigError, match=f"^{name} is of no family that has a twin; there are qwen2_5_vl"):
+        family_of(name)
 
 
 def test_pictures_are_shrunk_where_that_saves_tokens(folder, examples, tmp_path, capsys):

@@ -95,6 +95,12 @@ FAMILIES: MappingProxyType[str, Family] = MappingProxyType(
     }
 )
 _SAME_ARCHITECTURE = {"smolvlm": "idefics3"}
+# What the name of a family is followed by where another architecture is meant.
+_OTHERS: Mapping[str, str] = {
+    "qwen3_vl": r".*[._-]a\d+b",  # mixtures of experts: 30B-A3B, 235B-A22B
+    "llava_next": r"[._-]?(video|interleave)",
+    "gemma3": r"n|[._-]?(1b|270m)",  # Gemma 3n; text alone
+}
 
 
 def family_of(model: str) -> str:
@@ -108,8 +114,14 @@ def family_of(model: str) -> str:
         known = json.loads(config.read_text(encoding="utf-8")).get("model_type", "")
         family = _SAME_ARCHITECTURE.get(known, known)
     else:
-        spelt = (name for name, module in FAMILIES.items() if re.search(module.HUB_NAMES, model, re.IGNORECASE))
-        family = next(spelt, "")
+        family = next((family for family in FAMILIES if _is_spelt(family, model.rstrip("/").rsplit("/", 1)[-1])), "")
     if family not in FAMILIES:
         raise ConfigError(f"{model} is of no family that has a twin; there are {', '.join(FAMILIES)}")
     return family
+
+
+def _is_spelt(family: str, name: str) -> bool:
+    """Whether a hub id's own part names the family, as a word of its own and not another one that begins like it."""
+    found = re.search(rf"(?<![a-z0-9])({FAMILIES[family].HUB_NAMES})(?P<rest>.*)", name, re.IGNORECASE)
+    others = _OTHERS.get(family)
+    return found is not None and not (others and re.match(others, found["rest"], re.IGNORECASE))
