@@ -1,9 +1,7 @@
 """Every format in the exact shape in which its data set is published, with the traps that the real files hold."""
 
-import io
 import json
 import logging
-import random
 import re
 from dataclasses import replace
 
@@ -12,7 +10,7 @@ from PIL import Image
 
 from balanced_thinking.core.segments import LLAVA_COT, SegmentSpec
 from balanced_thinking.data.example import Turn
-from balanced_thinking.data.formats import FORMATS, source
+from balanced_thinking.data.formats import FORMATS
 from balanced_thinking.data.records import load_examples, to_dataset, to_trl_row
 from balanced_thinking.errors import ConfigError, DataError, SegmentError
 
@@ -403,8 +401,7 @@ def test_letters_are_taken_off_options_only_where_all_carry_them(folder):
     assert example.choices == ("U.S.", "U.K.")
 
 
-def test_json_that_the_quick_parser_refuses_loses_no_record(folder):
-    """NaN stops it in the third record; the key that occurs twice must not shift what the plain parser goes on with."""
+def test_nan_and_keys_that_occur_twice_lose_no_record(folder):
     records = [f'"{key}": {{"problem": "Q{i}?", "answer": "{i}"{nan}}}'
                for i, (key, nan) in enumerate([("1", ""), ("1", ""), ("2", ', "x": NaN'), ("3", "")])]  # fmt: skip
     (folder / "dk.json").write_text("{" + ",\n".join(records) + "}")
@@ -424,7 +421,7 @@ def test_half_characters_and_endless_nesting_are_faults_of_their_record(folder):
 
 @pytest.mark.parametrize("form", ["list", "object", "surrogate in a key"])
 def test_half_characters_in_json_are_faults_of_their_record_too(folder, form):
-    """The quick parser writes "?" for them; whole pairs, and what only looks like an escape, stay as they are."""
+    """Whole pairs, and what only looks like an escape, stay as they are."""
     odd = "Q \\\\ud800 \\ud83d\\ude00"
     good, bad = f'{{"problem": "{odd}", "answer": "1"}}', '{"problem": "Q \\ud800?", "answer": "1"}'
     text = f"[{good}, {bad}, {good}]"
@@ -439,19 +436,6 @@ def test_half_characters_in_json_are_faults_of_their_record_too(folder, form):
         DataError, match=r"d\.json, record row 1: .*half a character \(a lone surrogate\); save the file"
     ):
         next(examples)
-
-
-def test_half_characters_are_found_wherever_blocks_end(monkeypatch):
-    monkeypatch.setattr(source, "_BLOCK", 16)
-    dice = random.Random(2)
-    pieces = ["\\ud83d", "\\uDE00", "\\ud7ff", "\\u00e9", "\\\\", '\\"', "ud83d", "ud8", "\\n", "é", "x" * 9, "[1]"]
-    found = 0
-    for _ in range(20_000):
-        text = '"' + "".join(dice.choice(pieces) for _ in range(dice.randrange(9))) + '"'
-        half = any("\ud800" <= character <= "\udfff" for character in json.loads(text))
-        assert source._holds_half_characters(io.BytesIO(text.encode())) == half, text
-        found += half
-    assert 5_000 < found < 15_000
 
 
 @pytest.mark.parametrize(
