@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
-from itertools import chain
 
 import pytest
 from PIL import Image
@@ -137,8 +136,9 @@ def test_a_folder_of_splits_asks_which(tmp_path):
     DatasetDict({"train": data}).save_to_disk(str(tmp_path / "one"))
     line = fault(tmp_path / "two")
     assert "the folder holds 2 splits; give one of " in line
-    assert f"{tmp_path}/two/val" in line
+    assert f"{tmp_path}/two:val" in line
     assert len(list(load_examples(tmp_path / "two" / "val"))) == 2
+    assert len(list(load_examples(f"{tmp_path}/two:val"))) == 2
     assert len(list(load_examples(tmp_path / "one"))) == 2
 
 
@@ -306,7 +306,8 @@ def test_a_folder_that_is_no_data_set_names_the_files_in_it(tmp_path):
     write(tmp_path / "train.jsonl", ROW)
     assert len(list(load_examples(tmp_path))) == 1
     write(tmp_path / "val.jsonl", ROW)
-    assert "the folder holds no data set; name a file in it (train.jsonl, val.jsonl)" in fault(tmp_path)
+    parts = f"give one of {tmp_path}:train, {tmp_path}:val, or several as a mixture"
+    assert f"the folder holds 2 splits or data sets; {parts}" in fault(tmp_path)
     (tmp_path / "empty").mkdir()
     assert "known are .jsonl" in fault(tmp_path / "empty")
 
@@ -447,31 +448,3 @@ def test_it_needs_no_torch_and_at_first_nothing_heavy(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-
-
-def test_a_hub_data_set_is_streamed(monkeypatch):
-    """Rows as ``datasets`` streams them, with decoded pictures; the hub itself is not reached in tests."""
-    asked = []
-
-    def load_dataset(name, **options):
-        asked.append((name, options))
-        if name == "owner/none":
-            raise ConnectionError("no network\nhere")
-        picture = Image.new("RGB", (4, 4), "teal")
-        yield from ({"question": f"Q{n}?", "reasoning": "so", "answer": str(n), "image": picture} for n in range(2))
-
-    monkeypatch.setattr("datasets.load_dataset", lambda name, **options: _started(load_dataset(name, **options)))
-    examples = list(load_examples("owner/name:test"))
-    assert asked == [("owner/name", {"split": "test", "streaming": True})]
-    assert [(e.question, e.answer, e.images[0].size, e.source) for e in examples] == [
-        ("Q0?", "0", (4, 4), "name:test"),
-        ("Q1?", "1", (4, 4), "name:test"),
-    ]
-    line = fault("owner/none")
-    assert "owner/none: no such file, and no such data set of the hub (no network here); check the name" in line
-
-
-def _started(rows):
-    """A generator whose first row has been asked for, so that it fails where ``load_dataset`` does."""
-    first = next(rows)
-    return chain([first], rows)

@@ -18,6 +18,7 @@ from typing import Any
 from accelerate import PartialState
 
 from balanced_thinking.core.segments import THINK_ANSWER, SegmentSpec
+from balanced_thinking.data.formats.folders import is_here
 from balanced_thinking.data.formats.options import Options
 from balanced_thinking.data.formats.response import answer_alone
 from balanced_thinking.data.formats.source import READERS
@@ -246,8 +247,7 @@ def check_present(data: DataArguments) -> None:
     from balanced_thinking.evaluation.benchmarks import BENCHMARKS
 
     for name in [*data.dataset, *([data.eval_dataset] if data.eval_dataset else [])]:
-        file, mark, _ = name.rpartition(":")
-        here = name in BENCHMARKS or Path(name).exists() or (bool(mark) and Path(file).is_file())
+        here = name in BENCHMARKS or is_here(name)
         if not here and (name.count("/") != 1 or Path(name).suffix.lower() in READERS):
             raise DataError("no such file", file=name, remedy="check the path")
 
