@@ -378,6 +378,19 @@ def test_a_renamed_column_that_is_not_there(tmp_path):
     )
 
 
+def test_a_renamed_column_may_be_missing_from_some_records(tmp_path):
+    """The first record alone was looked at, and a file that begins with a text-only row was refused."""
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    path = write(tmp_path / "a.jsonl", ROW, {**ROW, "Bild": "a.png"}, ROW)
+    found = [len(example.images) for example in load_examples(path, columns={"image": "Bild"})]
+    assert found == [0, 1, 0]
+    write(path, *[ROW] * 99, {**ROW, "Bild": "a.png"})
+    assert len(list(load_examples(path, columns={"image": "Bild"}))) == 100
+    write(path, *[ROW] * 100, {**ROW, "Bild": "a.png"})
+    line = fault(path, columns={"image": "Bild"})
+    assert "columns names 'Bild', which is not in the first 100 records; its columns are id, " in line
+
+
 def test_skipped_records_are_counted_by_reason(tmp_path, caplog):
     def with_response(text):
         return {**ROW, "completion": text}

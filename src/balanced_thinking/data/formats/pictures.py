@@ -16,7 +16,7 @@ from urllib.parse import unquote
 
 from balanced_thinking.data.formats.options import Notes
 from balanced_thinking.data.formats.source import Record
-from balanced_thinking.data.rowcheck import image_size, plain_picture, shortened
+from balanced_thinking.data.rowcheck import image_size, normalise_messages, plain_picture, read_images, shortened
 from balanced_thinking.errors import DataError
 
 
@@ -46,6 +46,20 @@ def resolve_picture(
     except DataError as error:
         raise error.at(file=record.file) from error
     return value
+
+
+def given_pictures(record: Record, *, image_root: Path | None, allow_outside: bool) -> list[Any]:
+    """The pictures that a record names in its fields or in parts of its messages, whatever else it lacks.
+
+    Raises:
+        DataError: as ``resolve_picture``, or pictures and their places differ in number.
+    """
+    fields, place = record.fields, record.place
+    given = read_images(fields, place) or [fields[name] for name in ("file_name",) if fields.get(name)]
+    for field in ("messages", "prompt"):
+        if isinstance(fields.get(field), list):
+            _, given = normalise_messages(fields[field], given, place=place, field=field, marked=True)
+    return [resolve_picture(each, record, image_root=image_root, allow_outside=allow_outside) for each in given]
 
 
 def _find_either(path: str, record: Record, image_root: Path | None, allow_outside: bool, notes: Notes | None) -> str:
