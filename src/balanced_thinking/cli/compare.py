@@ -105,7 +105,7 @@ def check_recipes(comparison: Any, *, source: str) -> None:
             else:
                 data, grpo, config, _ = parse_grpo(dict(stage.recipe))
                 load_rewards(grpo.reward_funcs, max_completion_length=config.max_completion_length)
-            _check_datasets([*data.dataset, *([data.eval_dataset] if data.eval_dataset else [])])
+            _check_datasets([*data.names, *([data.eval_dataset] if data.eval_dataset else [])])
         except ConfigError as error:
             raise ConfigError(f"{source}, arm {arm}: {error}") from error
 

@@ -122,7 +122,7 @@ def _of_the_machine(parsed: tuple[Any, ...]) -> dict[str, Any]:
 
 def _of_the_data(data: Any) -> dict[str, Any]:
     """The first rows of the user's files; a data set that is not on this machine is replaced by the embedded one."""
-    here = [name for name in data.dataset if name in BENCHMARKS or is_here(name)]
+    here = [name for name in data.names if name in BENCHMARKS or is_here(name)]
     changed: dict[str, Any] = {"limit": ROWS} if data.limit is None or data.limit > ROWS else {}
     if len(here) < len(data.dataset):
         changed["dataset"] = ["icons"]

@@ -54,7 +54,8 @@ def own_answer(options: Options, format_name: str) -> Options:
         ConfigError: the user asked for another place.
     """
     if options.answer_from not in (None, "tag"):
-        raise ConfigError(f"data format {format_name} says itself where its answer is; leave answer_from out")
+        remedy = "leave answer_from out, or of several data sets give it in the entries of those that need it"
+        raise ConfigError(f"data format {format_name} says itself where its answer is; {remedy}")
     return replace(options, answer_from="tag")
 
 
