@@ -150,6 +150,15 @@ def test_pictures_are_compared_without_an_answer(folder, capsys, response):
         assert f"\n1 of 2 pictures are in {folder / test} too\n" in capsys.readouterr().out
 
 
+def test_a_response_that_cannot_be_trained_names_its_line(folder):
+    """It was record 5 alone."""
+    row_of_tag = {"id": 5, "prompt": "Q?", "completion": "<think>a</think>b", "answer": "x</answer>y"}
+    path = write(folder / "a.jsonl", row_of_tag)
+    _, found = check(path, "--answer_from", "field")
+    (lines,) = found["first"].values()
+    assert lines[0].startswith(f"{path}, record 5 (line 1), field answer: the text holds </answer> itself; take")
+
+
 def test_records_that_cannot_be_compared_leave_no_bare_number(folder, capsys):
     path, test = write(folder / "a.jsonl", row(1)), folder / "test.jsonl"
     write(test, row(1, image="none.png"), row(2, image="copy.png"))

@@ -395,6 +395,23 @@ def test_a_tag_inside_a_text_is_a_fault_and_cuts_nothing(folder, row):
         load(folder, row, on_missing="train", format="table")
 
 
+@pytest.mark.parametrize(
+    ("name", "row", "message"),
+    [
+        ("sharegpt", {"conversations": "Q?"}, 'must be a list of turns; write [{"from": "user", "value": ..}, ..], or'),
+        ("table", {"question": "Q?", "reasoning": ["r"], "answer": "x"}, "must be text, not list; write it as text"),
+        (
+            "table",
+            {"question": "Q?", "reasoning": "r", "answer": "x", "choices": "['dog', 'cat']"},
+            'write it as JSON does, ["dog", "cat"] (json.dumps), or parted by |',
+        ),
+    ],
+)
+def test_faults_of_types_say_what_to_write(folder, name, row, message):
+    with pytest.raises(DataError, match=re.escape(message)):
+        load(folder, row, format=name)
+
+
 def test_letters_are_taken_off_options_only_where_all_carry_them(folder):
     row = {"problem": "Where?", "options": ["U.S.", "U.K."], "solution": "<answer>A</answer>"}
     (example,) = load(folder, row, on_missing="train")

@@ -143,7 +143,7 @@ def audit(
             if record.fault is not None:
                 raise record.fault
             example = read_example(FORMATS[name], record, options, notes=found.notes)
-            build_completion(example)
+            _check_response(example, record)
         except DataError as raised:
             error = raised.at(file=record.file, record=record.place.record)
             kind = "broken record" if record.fault is not None else fault_kind(error)
@@ -163,6 +163,14 @@ def audit(
         found.records_in_other, found.unreadable_in_other = others.records, others.unreadable
         found.first_in_other = others.first
     return found
+
+
+def _check_response(example: Example, record: Record) -> None:
+    """Whether the response can be trained; a fault names the record as all others do, with its line."""
+    try:
+        build_completion(example)
+    except DataError as error:
+        raise record.place.error(error.message, field=error.field, remedy=error.remedy) from error
 
 
 def fault_kind(error: DataError) -> str:

@@ -61,7 +61,7 @@ def load_examples(
             ``dataset_info.json:name``, or a hub id (``formats.folders`` lists them all).
         format: A name in ``formats.FORMATS``; None finds out from the first record and logs which it took and why.
         image_root: Folder in which relative picture paths are looked for first; then beside the data file, then in
-            ``<split>/<id>/`` beside it.
+            ``<split>/<id>/`` of both.
         answer_from: Where a response holds its answer: ``tag`` (in ``<answer>..</answer>``, the default), ``boxed``
             (in the last ``\\boxed{..}``), ``after_think`` (all that follows ``</think>``), or ``field`` (the record's
             own field ``answer``; also taken where a record has no response at all).

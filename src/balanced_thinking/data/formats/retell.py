@@ -83,7 +83,8 @@ def chat(record: Record, field: str, *, role: str, content: str) -> list[dict[st
     """
     turns = record.fields.get(field)
     if not isinstance(turns, list) or not all(isinstance(turn, Mapping) for turn in turns):
-        raise record.place.error("must be a list of turns", field=field)
+        remedy = f'write [{{"{role}": "user", "{content}": ..}}, ..], or leave the row out'
+        raise record.place.error("must be a list of turns", field=field, remedy=remedy)
     found = []
     for number, turn in enumerate(turns):
         who = turn.get(role)

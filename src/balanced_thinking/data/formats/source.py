@@ -65,7 +65,8 @@ class Record:
         """
         value = self.fields.get(name)
         if not isinstance(value, str | None):
-            raise self.place.error(f"must be text, not {type(value).__name__}", field=name)
+            remedy = "write it as text, or name another column with columns"
+            raise self.place.error(f"must be text, not {type(value).__name__}", field=name, remedy=remedy)
         return (value or "").strip()
 
     def with_fields(self, fields: dict[str, Any]) -> "Record":
