@@ -12,6 +12,7 @@ from balanced_thinking.data.formats.folders import is_here, read_records
 from balanced_thinking.data.formats.options import Options
 from balanced_thinking.data.records import load_examples
 from balanced_thinking.errors import DataError
+from balanced_thinking.evaluation.benchmarks import ask
 from balanced_thinking.training.dataset import DataArguments, check_present
 
 ROW = {"question": "Q?", "reasoning": "so", "answer": "x"}
@@ -45,8 +46,7 @@ def test_a_clone_of_the_hub_is_read_by_split(tmp_path, home):
     assert answers(f"{folder}:train") == ["a", "b"]
     assert answers(f"{folder}:test") == ["c", "d"]
     assert fault(folder) == (
-        f"{folder}: the folder holds 2 splits or data sets; give one of {folder}:test, {folder}:train, "
-        "or several as a mixture (dataset: [.., ..])"
+        f"{folder}: the folder holds 2 splits or data sets; give one of {folder}:test, {folder}:train"
     )
     assert fault(f"{folder}:val") == f"{folder}: the folder has no part 'val'; there are {folder}:test, {folder}:train"
     places = [record.place for record in read_records(Path(f"{folder}:train"))]
@@ -56,6 +56,8 @@ def test_a_clone_of_the_hub_is_read_by_split(tmp_path, home):
     ]
     check_present(DataArguments(dataset=[f"{folder}:train"]))
     assert is_here(f"{folder}:train")
+    asked = ask(f"{folder}:test")
+    assert (asked.name, [question.example.answer for question in asked.load()]) == ("set-test", ["c", "d"])
     assert not is_here(f"{tmp_path}/none:train")
     (folder / home / "train-00001-of-00002.parquet").unlink()
     assert "only 1 of 2 shards of train are there; download the others" in fault(f"{folder}:train")

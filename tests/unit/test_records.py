@@ -306,7 +306,7 @@ def test_a_folder_that_is_no_data_set_names_the_files_in_it(tmp_path):
     write(tmp_path / "train.jsonl", ROW)
     assert len(list(load_examples(tmp_path))) == 1
     write(tmp_path / "val.jsonl", ROW)
-    parts = f"give one of {tmp_path}:train, {tmp_path}:val, or several as a mixture"
+    parts = f"give one of {tmp_path}:train, {tmp_path}:val"
     assert f"the folder holds 2 splits or data sets; {parts}" in fault(tmp_path)
     (tmp_path / "empty").mkdir()
     assert "known are .jsonl" in fault(tmp_path / "empty")

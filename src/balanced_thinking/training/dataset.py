@@ -107,7 +107,10 @@ class DataArguments:
     """
 
     dataset: list[str] = field(
-        default_factory=list, metadata={"help": "Benchmark names, files or folders to train on; several are mixed."}
+        default_factory=list,
+        metadata={
+            "help": "Benchmark names, files or folders to train on (or JSON of a path and its own options); several are mixed."
+        },
     )
     dataset_fractions: list[float] | None = field(
         default=None, metadata={"help": "Share of each data set that is used; unset: all of every one."}

@@ -14,7 +14,7 @@ What it leaves out: single files (``source``), what LLaMA-Factory's entries say 
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -95,7 +95,8 @@ def _folder(path: Path, split: str | None) -> Iterator[Record]:
         files = [file for part in parts.values() for file in part]
         remark = f"its {len(files)} files, which have the same columns, are read as one set"
         return (replace(record, remark=remark) for record in _in_order(files))
-    remedy = f"give one of {', '.join(names)}{more}, or several as a mixture (dataset: [.., ..])"
+    mixture = "" if _has_split(parts) else ", or several as a mixture (dataset: [.., ..])"
+    remedy = f"give one of {', '.join(names)}{more}{mixture}"
     raise DataError(f"the folder holds {len(parts)} splits or data sets", file=path, remedy=remedy)
 
 
@@ -121,12 +122,16 @@ def _holds_data(folder: Path) -> bool:
     return any(item.suffix.lower() in READERS or item.name in _SAVED for item in folder.iterdir())
 
 
+def _has_split(names: Iterable[str]) -> bool:
+    return any(_SPLIT.search(name) for name in names)
+
+
 def _belong_together(parts: Mapping[str, Sequence[Path]]) -> bool:
     """Whether these are parquet files of the same columns, and none is called a split."""
     import pyarrow.parquet
 
     files = [file for part in parts.values() for file in part]
-    if any(_SPLIT.search(name) for name in parts) or any(file.suffix.lower() != ".parquet" for file in files):
+    if _has_split(parts) or any(file.suffix.lower() != ".parquet" for file in files):
         return False
     try:
         columns = {frozenset(pyarrow.parquet.read_schema(file).names) for file in files}
