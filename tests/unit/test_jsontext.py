@@ -98,3 +98,15 @@ def test_a_number_of_thousands_of_digits_is_a_fault_of_its_record(tmp_path):
     first, second = read_file(path)
     assert "row 0: not JSON (Exceeds the limit" in str(first.fault)
     assert second.fields == {"n": 1}
+
+
+@pytest.mark.parametrize("block", [1, 5, 1 << 18])
+def test_a_byte_that_is_not_utf8_is_a_fault_of_its_record(tmp_path, monkeypatch, block):
+    monkeypatch.setattr(jsontext, "_BLOCK", block)
+    path = tmp_path / "a.json"
+    path.write_bytes(
+        "\ufeff".encode() + '[{"a": "é"}, {"a": "'.encode() + b'\xe9"}, {"a": "' + 'é\U0001f600"}]'.encode()
+    )
+    records = list(read_file(path))
+    assert [record.fields for record in records] == [{"a": "é"}, {}, {"a": "é\U0001f600"}]
+    assert str(records[1].fault) == f"{path}, record row 1: not UTF-8 (byte 0xe9); save the file as UTF-8"

@@ -109,7 +109,7 @@ class DataArguments:
     dataset: list[str] = field(
         default_factory=list,
         metadata={
-            "help": "Benchmark names, files or folders to train on (or JSON of a path and its own options); several are mixed."
+            "help": "Benchmark names, files or folders (or JSON of a path and its own options); several are mixed."
         },
     )
     dataset_fractions: list[float] | None = field(

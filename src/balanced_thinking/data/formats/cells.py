@@ -17,7 +17,7 @@ from balanced_thinking.errors import DataError
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 _QUOTED = re.compile(r'"[^"]*"')
 # Excel writes it as a line of its own before the header.
-_TOLD = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
+_TOLD = re.compile(r'"?sep=([^"\w \r\n])"?\s*', re.IGNORECASE)
 
 
 def separator_of(file: IO[str], usual: str) -> tuple[str, int]:

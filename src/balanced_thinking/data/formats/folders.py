@@ -29,7 +29,7 @@ _METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 _SAVED = (INFO, "dataset_dict.json")
 # What the hub and save_to_disk keep beside the data.
 _ASIDE = (*_SAVED, "state.json", "dataset_infos.json")
-_SHARD = re.compile(r"(?P<split>.*?)[-_.]?(?:\d+-of-(?P<count>\d+)|\d{4,})(?:-[0-9a-f]{16})?")
+_SHARD = re.compile(r"\d{4}|(?P<split>.*?)[-_.]?(?:\d+-of-(?P<count>\d+)|\d{5,})(?:-[0-9a-f]{16})?")
 # A file that is called so is a part of a set that must not be mixed with the other parts.
 _SPLIT = re.compile(
     r"(?:^|[^a-z])(train|training|test|testing|testmini|val|valid|validation|dev|eval|evaluation)(?![a-z])",

@@ -57,7 +57,10 @@ def _values(text: "_Text", path: Path) -> Iterator[Any]:
     if not opening:
         return
     if opening not in "[{":
-        message = f"the file holds {type(text.value()).__name__}, not a list of records"
+        value = text.value()
+        if isinstance(value, DataError):
+            raise value.at(file=path)
+        message = f"the file holds {type(value).__name__}, not a list of records"
         raise DataError(message, file=path, remedy="give a list of records")
     named, more = opening == "{", text.take(opening) and text.next() not in ("]", "}")
     pairs = _pairs(text, named=named) if more else iter(())
@@ -95,8 +98,8 @@ class _Text:
 
     def __init__(self, file: IO[bytes]) -> None:
         self.text, self.at, self.line = "", 0, 1
-        self._file, self._ended = file, False
-        self._decode = codecs.getincrementaldecoder("utf-8-sig")("surrogateescape").decode
+        self._file, self._ended, self._is_utf8 = file, False, True
+        self._decoder = codecs.getincrementaldecoder("utf-8-sig")()
 
     def next(self) -> str:
         """The next character that is no white space, "" at the end; it is not taken."""
@@ -133,7 +136,7 @@ class _Text:
             else:
                 if self._ended or end < len(self.text) - _CUT:
                     start, self.at = self.at, end
-                    fault = not_utf8(self.text[start:end])
+                    fault = None if self._is_utf8 else not_utf8(self.text[start:end])
                     return DataError(fault, remedy="save the file as UTF-8") if fault else value
             self._more()
 
@@ -161,4 +164,14 @@ class _Text:
         rest = self.text[self.at :]
         block = self._file.read(max(_BLOCK, len(rest)))
         self._ended = not block
-        self.text, self.at = rest + self._decode(block, final=self._ended), 0
+        self.text, self.at = rest + self._decoded(block), 0
+
+    def _decoded(self, block: bytes) -> str:
+        state = self._decoder.getstate()
+        try:
+            return self._decoder.decode(block, self._ended)
+        except UnicodeDecodeError:
+            self._is_utf8 = False
+            self._decoder = codecs.getincrementaldecoder("utf-8-sig")("surrogateescape")
+            self._decoder.setstate(state)
+            return self._decoder.decode(block, self._ended)

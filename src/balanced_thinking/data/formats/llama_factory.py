@@ -42,7 +42,7 @@ def is_table(file: Path) -> bool:
         return False
     try:
         table = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     entries = table.values() if isinstance(table, dict) else ()
     return any(isinstance(entry, dict) and _SOURCES & entry.keys() for entry in entries)

@@ -22,7 +22,7 @@ KEPT = ("id", "source", "split", "image", "images", "answer", "kind", "choices")
 BATCH = 64
 _BLANK = b"\xef\xbb\xbf \t\r\n"
 # A line may be as long as the file; so much of it tells what it is.
-_LINE = 1 << 20
+_LINE = 1 << 24
 _FIRST_VALUE = re.compile(rb'\{\s*"(?:[^"\\]|\\.)*"\s*:\s*[^\s{]', re.DOTALL)
 
 
@@ -129,14 +129,14 @@ def _is_lines(path: Path) -> bool:
     Where it cannot be read, its first value tells, and that the next line, if there is one, opens an object too.
     """
     with path.open("rb") as file:
-        first = b""
-        while not first and (line := file.readline(_LINE)):
-            first = line.strip(_BLANK)
-        following = file.readline(_LINE).lstrip() if first and line.endswith(b"\n") else b""
-    if not first.startswith(b"{"):
-        return False
+        while (start := file.read(1)) and start in _BLANK:
+            pass
+        if start != b"{":
+            return False
+        first = start + file.readline(_LINE)
+        following = file.readline(_LINE).lstrip() if first.endswith(b"\n") else b""
     try:
-        value = json.loads(first)
+        value = json.loads(first if len(first) <= _LINE else b"")
     except (ValueError, RecursionError):
         return _FIRST_VALUE.match(first) is not None and following[:1] in (b"", b"{")
     return not all(isinstance(inner, dict) for inner in value.values()) or not value
