@@ -16,6 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+_LONGEST = 200  # characters of an id in a message
+
 
 class BalancedThinkingError(ValueError):
     """Base of every error that the user can mend: one line with what is wrong, where, and what to do."""
@@ -75,7 +77,8 @@ class SegmentError(DataError):
     """A response whose segments are missing, repeated, unclosed or out of order.
 
     ``kind`` is one of ``no-think``, ``unclosed-think``, ``no-answer``, ``unclosed-answer``, ``empty-answer``,
-    ``duplicate``, ``order`` (with the segment's own name in place of think and answer).
+    ``duplicate``, ``order`` (with the segment's own name in place of think and answer). Where training data are read,
+    ``no-answer`` is told apart: ``answer-in-think``, and ``untagged-answer`` for text behind the trace without tags.
     """
 
     def __init__(self, message: str, *, kind: str = "malformed", **where: str | int | Path | None) -> None:
@@ -103,4 +106,5 @@ def _innermost(message: str) -> str:
 
 
 def _named(name: str, value: str | int | None) -> str | None:
-    return None if value is None else f"{name} {value}"
+    text = str(value)
+    return None if value is None else f"{name} {text if len(text) <= _LONGEST else text[:_LONGEST] + '..'}"

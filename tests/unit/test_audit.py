@@ -45,7 +45,8 @@ def test_every_kind_of_fault_is_counted_and_named(folder, capsys):
     code, found = check(path)
     assert code == 2
     assert found["faults"] == {
-        "no-answer": 2, "picture missing": 1, "picture unreadable": 1, "picture outside the folder": 1,
+        "no-answer": 1, "untagged-answer": 1, "picture missing": 1, "picture unreadable": 1,
+        "picture outside the folder": 1,
         "marks and pictures differ": 1, "broken record": 3,
     }  # fmt: skip
     assert (found["records"], found["good"]) == (10, 1)

@@ -167,6 +167,73 @@ def test_iconqa_has_three_types_and_no_traces(folder):
     assert blank.images == (str(folder / "val/fill_in_blank/8/image.png"),)
 
 
+@pytest.mark.parametrize("listed", [True, False])
+def test_iconqas_splits_stand_beside_its_problems_or_in_its_folders(folder, listed):
+    """As published: the problems have no field split."""
+    problem = {"question": "Which?", "choices": ["3", "5"], "answer": 1, "ques_type": "choose_txt", "grade": "k"}
+    (folder / "problems.json").write_text(json.dumps({"7": problem, "8": problem}))
+    for split, number in (("train", "7"), ("test", "8")):
+        place = folder / split / "choose_txt" / number
+        place.mkdir(parents=True)
+        Image.new("RGB", (4, 4)).save(place / "image.png")
+    if listed:
+        splits = {"choose_txt_train": ["7"], "choose_txt_test": ["8"], "fill_in_blank_train": []}
+        (folder / "pid_splits.json").write_text(json.dumps(splits))
+    first, second = load_examples(folder / "problems.json", on_missing="train")
+    assert first.images == (str(folder / "train/choose_txt/7/image.png"),)
+    assert second.images == (str(folder / "test/choose_txt/8/image.png"),)
+
+
+def test_a_broken_list_of_iconqas_splits_is_named(folder):
+    problem = {"question": "Which?", "choices": ["3", "5"], "answer": 1, "ques_type": "choose_txt"}
+    (folder / "problems.json").write_text(json.dumps({"7": problem}))
+    (folder / "pid_splits.json").write_text('{"choose_txt_train": 3}')
+    with pytest.raises(DataError, match=r"pid_splits\.json: not IconQA's list of splits .*; get it anew, or"):
+        list(load_examples(folder / "problems.json", on_missing="train"))
+
+
+@pytest.mark.parametrize("weighted", [True, False])
+def test_names_and_boxes_that_ms_swift_fills_in_are_refused(folder, weighted):
+    said = {
+        "role": "assistant",
+        "content": "<think>t</think><answer><bbox></answer>",
+        **({"loss": True} if weighted else {}),
+    }
+    row = {"messages": [{"role": "user", "content": "Where is <ref-object>?"}, said]}
+    objects = {"ref": ["cat"], "bbox": [[1, 2, 3, 4]]}
+    with pytest.raises(
+        DataError, match="field objects: <ref-object> stands for a part of objects, which is not filled in"
+    ):
+        load(folder, row | {"objects": objects})
+    (example,) = load(folder, row)  # without objects they are text like any other
+    assert example.answer == "<bbox>"
+
+
+@pytest.mark.parametrize(
+    ("row", "format"),
+    [
+        ({"image": "a.png", "conversations": talk("<image>Q?", TAGGED)}, "sharegpt"),
+        ({"prompt": "Q?", "completion": TAGGED}, "trl"),
+        ({"question": "Q?", "reasoning": "r", "answer": "x"}, "table"),
+    ],
+)
+def test_a_column_of_system_prompts_is_counted_as_a_system_turn_is(folder, caplog, row, format):
+    load(folder, row | {"system": "Answer in French."}, format=format)
+    assert "in 1 records a system turn was left out (set a system prompt for the whole run instead)" in caplog.text
+
+
+def test_stages_that_are_not_whole_are_left_out_where_asked(folder, caplog):
+    good = "<SUMMARY>s</SUMMARY><CONCLUSION>B</CONCLUSION>"
+    bad = [
+        "<SUMMARY>s</SUMMARY><CONCLUSION>B",
+        good + "<SUMMARY>s</SUMMARY>",
+        "<CONCLUSION>B</CONCLUSION><SUMMARY>s</SUMMARY>",
+    ]
+    rows = [{"conversations": talk("Q?", text)} for text in (good, *bad)]
+    assert len(load(folder, *rows, on_missing="skip")) == 1
+    assert "3 records skipped (1 unclosed-conclusion, 1 duplicate, 1 order)" in caplog.text
+
+
 def test_problems_without_a_trace_are_for_grpo(folder):
     row = {"images": ["a.png"], "problem": "<image>Find x.", "answer": "3"}
     (example,) = load(folder, row, on_missing="train")
@@ -278,9 +345,9 @@ FAULTS = [
     ("llava-cot", {"conversations": talk("Q?", "so", "?", "<CONCLUSION>B</CONCLUSION>")}, {}, "no reasoning trace"),
     ("llava-cot", {"conversations": talk("Q?", "<CONCLUSION>B</CONCLUSION>")}, {"segments": LLAVA_COT}, "no <SUMMARY>"),
     ("sharegpt", {"conversations": talk("Q?", "<think>t <answer>B</answer>")}, {}, "field conversations: "),
-    ("sharegpt", {"conversations": talk("Q?", "<think>t</think>B")}, {}, "answer_from can also be boxed, after_think"),
-    ("llava-cot", {"conversations": talk("Q?", "<SUMMARY>s</SUMMARY><CONCLUSION>B")}, {}, "is repeated or not"),
-    ("llava-cot", {"conversations": talk("Q?", "<CONCLUSION>B</CONCLUSION><SUMMARY>s</SUMMARY>")}, {}, "out of order"),
+    ("sharegpt", {"conversations": talk("Q?", "<think>t</think>B")}, {}, "read it with answer_from=after_think (or"),
+    ("llava-cot", {"conversations": talk("Q?", "<SUMMARY>s</SUMMARY><CONCLUSION>B")}, {}, "is never closed by"),
+    ("llava-cot", {"conversations": talk("Q?", "<CONCLUSION>B</CONCLUSION><SUMMARY>s</SUMMARY>")}, {}, "in the order"),
     ("llava-cot", {"conversations": talk("Q?", "<CONCLUSION>B</CONCLUSION>")}, {"answer_from": "boxed"}, "leave"),
     ("mulberry", {"messages": chat("Q?", "### Rationales: r")}, {}, "no text behind '### The final answer is:'"),
     ("share4o", {"conversations": talk("Q?", "t ### Answer: ")}, {}, "no text behind '### Answer:'"),
@@ -320,7 +387,8 @@ def test_dirty_rows_are_skipped_and_counted_by_kind(folder, caplog):
     examples = load(folder, *rows, on_missing="skip")
     assert [example.id for example in examples] == ["3"]
     assert "3 records skipped (" in caplog.text
-    assert "(2 no-answer, 1 unclosed-think)" in caplog.text
+    assert "in 1 records pictures without an <image> mark in the text were put in front of it" in caplog.text
+    assert "(1 answer-in-think, 1 no-answer, 1 unclosed-think)" in caplog.text
 
 
 def test_raw_vlaa_counts_where_the_response_and_gt_differ(folder, caplog):

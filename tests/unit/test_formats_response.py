@@ -1,9 +1,15 @@
 """``data.formats.response``: think and answer out of a response in four ways, and answers in the form of their kind."""
 
+import contextlib
+import signal
+from functools import partial
+
 import pytest
 
-from balanced_thinking.core.segments import parse_segments
+from balanced_thinking.core.answers import answers_match, parse_response
+from balanced_thinking.core.segments import LLAVA_COT, parse_segments
 from balanced_thinking.data.formats.response import (
+    ANSWER_FROM,
     answer_text,
     clean_answer,
     is_decimal,
@@ -16,6 +22,33 @@ from balanced_thinking.data.rowcheck import Place
 from balanced_thinking.errors import DataError, SegmentError
 
 PLACE = Place("r", "f.jsonl")
+CHOICES = ("a cat", "a dog")
+READERS_OF_TEXT = {
+    "parse": parse_response,
+    "parse-stages": partial(parse_response, segments=LLAVA_COT),
+    "match-choice": partial(answers_match, reference="A", kind="choice", choices=CHOICES),
+    "match-number": partial(answers_match, reference="1", kind="number"),
+    "match-text": partial(answers_match, reference="x", kind="text"),
+    "clean": clean_answer,
+    "typed": partial(typed_answer, kind=None, choices=CHOICES, place=PLACE),
+    "near-tags": near_tags,
+    **{way: partial(split_response, answer_from=way, place=PLACE, field="f") for way in ANSWER_FROM},
+}
+
+
+@contextlib.contextmanager
+def at_most(seconds):
+    """A hang becomes a failure; no measure of speed."""
+
+    def stop(*_):
+        raise TimeoutError
+
+    signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
 
 
 @pytest.mark.parametrize(
@@ -60,6 +93,9 @@ def test_by_box(text, think, answer):
         ("four", None, "four"),
         ("a</think>b", "a", "b"),
         ("Answer: four", None, "four"),
+        ("<think>a</think><answer> Final Answer: b </answer>", "a", "b"),
+        ("<think>a</think>so <answer>b</answer>.", "a", "b"),
+        ("<think>a <answer>c</answer></think>b", "a <answer>c</answer>", "b"),
     ],
 )
 def test_by_what_follows_the_trace(text, think, answer):
@@ -78,7 +114,12 @@ def test_by_field_only_the_trace_is_read(text, think):
         ("boxed", "<think>a \\boxed{3}", "unclosed-think"),
         ("after_think", "<think>a", "unclosed-think"),
         ("field", "<think>a", "unclosed-think"),
-        ("tag", "<think>a</think>b", "no-answer"),
+        ("tag", "<think>a</think>b", "untagged-answer"),
+        ("tag", "<think>a</think> ", "no-answer"),
+        ("tag", "<think>a <answer>b</answer></think>", "answer-in-think"),
+        ("tag", "<think>a <answer>b</answer></think>b", "answer-in-think"),
+        ("after_think", "<think>a</think>so <answer>b", "unclosed-answer"),
+        ("after_think", "<think>a</think>b</answer>", "no-answer"),
         ("tag", "", "no-answer"),
         ("tag", "<think>a</think><answer>b", "unclosed-answer"),
         ("tag", "<think>a</think><answer> </answer>", "empty-answer"),
@@ -102,8 +143,12 @@ def test_faults_have_kind_place_and_remedy(answer_from, text, kind):
 
 
 def test_a_missing_tag_leads_to_the_other_ways():
-    with pytest.raises(SegmentError, match="answer_from can also be boxed, after_think or field"):
+    with pytest.raises(
+        SegmentError, match=r"only text behind </think>; read it with answer_from=after_think \(or boxed"
+    ):
         split_response("<think>a</think>b", "tag", place=PLACE, field="completion")
+    with pytest.raises(SegmentError, match="answer_from can also be boxed, after_think or field"):
+        split_response("a", "tag", place=PLACE, field="completion")
 
 
 @pytest.mark.parametrize(
@@ -112,7 +157,11 @@ def test_a_missing_tag_leads_to_the_other_ways():
         ("<thinking>a</thinking><answer>b</answer>", "it has <thinking>; rename it to <think>, or name"),
         ("<Think>a</Think> <Answer>b</Answer>", "it has <Think> and <Answer>; rename them to <think> and <answer>, or"),
         ("<think>a</think><final_answer>b</final_answer>", "it has <final_answer>; rename it to <answer>, or name"),
-        ("<chain of thought>a</chain of thought><answer>b</answer>", None),
+        (
+            "<chain of thought>a</chain of thought><answer>b</answer>",
+            "it has <chain of thought>; rename it to <think>, or",
+        ),
+        ("<musings>a</musings><answer>b</answer>", None),
         ("<reasoning>a</reasoning>b", "it has <reasoning>; rename it to <think>"),
         ("<think>a</think><answer>in <reasoning>r</reasoning></answer>", None),
         ("<reasoning>never closed <answer>b</answer>", None),
@@ -258,8 +307,28 @@ def test_a_letter_without_choices(answer, letter):
     assert typed_answer(answer, "choice", choices=None, place=PLACE) == (letter, "choice")
 
 
-def test_choices_that_are_letters_are_read_as_letters():
-    assert typed_answer("B", None, choices=("B", "A"), place=PLACE)[0] == "B"
+def test_choices_that_are_letters_are_letters_only_where_it_is_said():
+    """AI2D asks for the labels of a diagram: the text of one choice is the letter of another."""
+    assert typed_answer("B", "choice", choices=("B", "A"), place=PLACE)[0] == "B"
+    for answer in ("B. A", "A. B", "(A) B"):
+        assert typed_answer(answer, None, choices=("B", "A"), place=PLACE)[0] == answer.strip("(")[0]
+    assert typed_answer("A", None, choices=("A", "B"), place=PLACE)[0] == "A"
+    with pytest.raises(
+        DataError, match=r"'B' may be the letter of a choice or its text; write B\. A or A\. B, or add a col"
+    ):
+        typed_answer("B", None, choices=("B", "A"), place=PLACE)
+
+
+@pytest.mark.parametrize("name", READERS_OF_TEXT)
+@pytest.mark.parametrize(
+    "unit", ["\n", " ", "\\boxed{", "}", "*", "A.\n", "(", "<answer>", "</think>", "answer: ", "1,"]
+)
+def test_no_text_takes_the_square_of_its_length(name, unit):
+    """A model that never stops repeats one thing; before, 20,000 line breaks took minutes."""
+    for before in ("", "A. ", "<think>t</think><answer>"):
+        for after in ("B", ".</answer>"):
+            with contextlib.suppress(DataError), at_most(seconds=20):
+                READERS_OF_TEXT[name](before + unit * (100_000 // len(unit)) + after)
 
 
 def test_a_letter_beyond_the_choices_may_be_the_text_of_one():

@@ -7,13 +7,12 @@ import pytest
 from PIL import Image
 
 from balanced_thinking.data.audit import audit
-from balanced_thinking.data.formats.options import Options
+from balanced_thinking.data.formats.options import SYSTEM, Options
 from balanced_thinking.data.records import load_examples
 from balanced_thinking.errors import DataError
 
 TAGGED = "<think>It is.</think><answer>B</answer>"
 STAGES = "<SUMMARY>s</SUMMARY><CAPTION>c</CAPTION><REASONING>r</REASONING><CONCLUSION>x</CONCLUSION>"
-SYSTEM = "a system turn was left out (set a system prompt for the whole run instead)"
 
 
 @pytest.fixture
@@ -37,6 +36,8 @@ def test_the_system_column_of_alpaca_rows_is_counted(folder):
     row = {"instruction": "Q?", "output": TAGGED, "sys": "Be brief."}
     found = audit(write(folder, [row, {**row, "sys": ""}], columns={"system": "sys"}), options=Options())
     assert (found.good, found.notes[SYSTEM]) == (2, 1)
+    found = audit(write(folder, [{"instruction": "Q?", "output": TAGGED, "system": "Be brief."}]), options=Options())
+    assert (found.good, found.notes[SYSTEM]) == (1, 1)  # counted once, by whichever reader
     turns = [{"from": "human", "value": "Q?"}, {"from": "gpt", "value": TAGGED}]
     rows = [{"conversations": turns, "sys": "Be brief."}]
     found = audit(write(folder, rows, formatting="sharegpt", columns={"system": "sys"}), options=Options())

@@ -342,6 +342,23 @@ def test_pictures_lie_where_the_published_archives_put_them(tmp_path):
     assert len(list(ask(f"a-okvqa={tmp_path / 'c'}", {"image_root": str(tmp_path / "coco")}).load())) == 1
 
 
+def test_iconqas_problems_without_a_split_are_told_apart(tmp_path):
+    """As published: pid_splits.json names the splits; before, every problem counted as one of the split asked for."""
+    icons(tmp_path)
+    problems = json.loads((tmp_path / "problems.json").read_text())
+    splits = {}
+    for number, problem in problems.items():
+        splits.setdefault(f"{problem['ques_type']}_{problem.pop('split')}", []).append(number)
+    problems["90"] = problems["5"] | {"question": "Of another split?"}
+    splits.setdefault(f"{problems['5']['ques_type']}_train", []).append("90")
+    write_json(tmp_path, "problems.json", problems)
+    picture(tmp_path, "train/fill_in_blank/90/image.png")
+    picture(tmp_path, "val/fill_in_blank/8/image.png")
+    asked = [a.example.id for a in ask(f"iconqa={tmp_path}").load()]  # by the folders of the pictures
+    write_json(tmp_path, "pid_splits.json", splits)
+    assert asked == [a.example.id for a in ask(f"iconqa={tmp_path}").load()] == ["5", "6", "7"]
+
+
 def test_m3cot_as_its_own_writer_leaves_it(tmp_path):
     row = {"id": "m", "question": "Q?", "choices": ["a", "b"], "answer": "A", "rationale": "r"}
     picture(tmp_path, "images/m.png")

@@ -45,6 +45,27 @@ def test_a_name_near_ours_is_named_once_with_its_count(folder, caplog):
     ]
 
 
+@pytest.mark.parametrize("name", ["rationale", "explanation", "cot", "Chain of Thought"])
+def test_a_column_that_is_called_as_traces_are_is_named(folder, caplog, name):
+    (folder / "t.csv").write_text(f"image,question,{name},answer\na.png,Q,because,dog\n")
+    way = f"--columns '{json.dumps({'reasoning': name})}'"
+    with caplog.at_level(logging.WARNING):
+        (example,) = load_examples(folder / "t.csv", on_missing="train")
+    assert example.think is None
+    assert f"in 1 records the field {name} is not read; did you mean reasoning? {way}" in caplog.text
+    with pytest.raises(DataError, match=f"did you mean the column {name}\\? {way}; else set on_missing to"):
+        list(load_examples(folder / "t.csv"))
+    (example,) = load_examples(folder / "t.csv", columns={"reasoning": name})
+    assert example.think == "because"
+
+
+def test_beside_a_trace_another_text_of_that_kind_is_passed_over(folder, caplog):
+    (folder / "t.csv").write_text("question,reasoning,explanation,answer\nQ,r,because,dog\n")
+    with caplog.at_level(logging.WARNING):
+        list(load_examples(folder / "t.csv"))
+    assert caplog.text == ""
+
+
 def test_the_remedy_keeps_the_columns_that_were_given(folder, caplog):
     rows = [{"frage": "Q?", "imgaes": ["a.png"]}, {"frage": "Q?", "image": "a.png"}]
     (line,) = notes(folder, caplog, *rows, columns={"prompt": "frage"})

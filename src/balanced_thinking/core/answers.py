@@ -38,7 +38,7 @@ ANSWER_KINDS = ("choice", "number", "text")
 _LONE_LETTER = re.compile(r"[(\[{<]?\s*([A-Za-z])\s*[)\]}>]?\s*[.:]?")
 _LETTER_FIRST = re.compile(r"(?:[(\[{<]\s*([A-Za-z])\s*[)\]}>]|([A-Za-z])\s*[.:)\]}>])")
 # Another letter behind it, in brackets ("f(x)" has none) or at the start of a line: then no choice is named.
-_LETTER_LATER = re.compile(r"(?<!\w)[(\[{<]\s*([A-Za-z])\s*[)\]}>]|^\s*([A-Za-z])\s*[.:)\]}>]", re.MULTILINE)
+_LETTER_LATER = re.compile(r"(?<!\w)[(\[{<]\s*([A-Za-z])\s*[)\]}>]|^[^\S\n]*([A-Za-z])\s*[.:)\]}>]", re.MULTILINE)
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,3})?")
 _MINUS = dict.fromkeys(map(ord, "\u2212\u2010\u2011\u2012\u2013\u207b\uff0d\ufe63"), "-")
 _GROUPED = re.compile(r"[^\d,]*\d{1,3}(?:,\d{2,3})*,\d{3}(?!\d)[^,]*")  # thousands, lakhs and crores too

@@ -63,7 +63,8 @@ SEGMENT_SETS: Mapping[str, tuple[SegmentSpec, ...]] = MappingProxyType(
 # Where tags count: in their own segment; a closing tag, with what stands between, in the segment it leads to; nowhere.
 TAGS = ("own", "next", "none")
 
-_LEAD = re.compile(r"\s*(?:\*\*)?\s*(?:final\s+)?answer\s*:(?:\s*\*\*)?", re.IGNORECASE)
+# No two runs of white space in a row: a response that ends in thousands of line breaks would take the square of them.
+_LEAD = re.compile(r"\s*(?:\*\*\s*)?(?:final\s+)?answer\s*:(?:\s*\*\*)?", re.IGNORECASE)
 _SHOWN = 60  # characters of a wrong setting in its message
 
 

@@ -150,7 +150,8 @@ def _told(record: Record, entry: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(kept["images"], str):  # formats whose records have one picture know it by this name
         kept["image"] = kept.pop("images")
     # What the entry does not speak of stays, under names that mean nothing to a reader, to be told if it is worth it.
-    kept |= {name: fields[name] for name in fields if name not in every_field() and name not in columns.values()}
+    spoken_of = {*every_field(), *columns.values(), "system", "history"}
+    kept |= {name: fields[name] for name in fields if name not in spoken_of}
     system = fields.get(columns.get("system", "system"))
     first = [{"role": "system", "content": system}] if system else []
     if entry.get("formatting", "alpaca") in _CHATS:

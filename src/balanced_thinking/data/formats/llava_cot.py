@@ -6,16 +6,16 @@ The conclusion is the answer; the stages before it are the trace, each under its
 segments (``scale_segments="llava-cot"``) the response stays as it is. The picture is shown by the first turn.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from balanced_thinking.core.segments import LLAVA_COT, THINK_ANSWER
+from balanced_thinking.core.segments import LLAVA_COT, THINK_ANSWER, scan_segments
 from balanced_thinking.data.example import Example
 from balanced_thinking.data.formats import sharegpt
 from balanced_thinking.data.formats.options import Notes, Options
 from balanced_thinking.data.formats.retell import chat, no_answer, own_answer, response_of, retell, tagged
 from balanced_thinking.data.formats.source import Record
+from balanced_thinking.errors import SegmentError
 
 FIELDS = sharegpt.FIELDS
 STAGES = tuple(spec.name.upper() for spec in LLAVA_COT)
@@ -30,8 +30,8 @@ def read(record: Record, options: Options, *, notes: Notes) -> Example:
     """One record as an example.
 
     Raises:
-        SegmentError: no conclusion.
-        DataError: a stage twice, unclosed or out of order, or any other fault.
+        SegmentError: no conclusion, or a stage that comes twice, unclosed or out of order.
+        DataError: any other fault.
     """
     turns = _with_mark(chat(record, "conversations", role="from", content="value"), record)
     said = response_of(turns, record, "conversations")
@@ -64,14 +64,17 @@ def _joined(turns: Sequence[Mapping[str, Any]], record: Record, notes: Notes) ->
 
 
 def _stages(text: str, record: Record, notes: Notes) -> dict[str, str]:
-    opened = re.findall(rf"<({'|'.join(STAGES)})>", text)
-    found = dict(re.findall(rf"<({'|'.join(STAGES)})>(.*?)</\1>", text, re.DOTALL))
-    if STAGES[-1] not in opened:
-        raise no_answer(record, "conversations", "<CONCLUSION>..</CONCLUSION>")
-    wrong = next((name for name in opened if opened.count(name) > 1 or name not in found), None)
-    if wrong or opened != sorted(opened, key=STAGES.index):
-        message = f"stage <{wrong}> is repeated or not closed" if wrong else "the stages are out of order"
-        raise record.place.error(message, field="conversations", remedy="mend the response, or leave the row out")
-    between = re.sub(rf"<({'|'.join(STAGES)})>.*?</\1>", "", text, flags=re.DOTALL)
-    notes["text outside the stages was left out"] += bool(between.strip())
-    return {name: found[name].strip() for name in opened}
+    scan = scan_segments(text, LLAVA_COT, (LLAVA_COT[-1].name,))
+    if scan.fault is not None:
+        fault, remedy = scan.fault, f"{scan.fault.remedy}, or leave the row out"
+        where: dict[str, Any] = {"file": record.file, "record": record.place.record, "field": "conversations"}
+        raise SegmentError(fault.message, kind=fault.kind, remedy=remedy, **where)
+    ends = [0, *(segment.end for segment in scan.segments)]
+    starts = [*(segment.start for segment in scan.segments), len(text)]
+    outside = any(text[end:start].strip() for end, start in zip(ends, starts, strict=True))
+    notes["text outside the stages was left out"] += outside
+    specs = {spec.name: spec for spec in LLAVA_COT}
+    return {
+        name.upper(): text[start + len(specs[name].open) : end - len(str(specs[name].close))].strip()
+        for name, start, end in ((segment.name, segment.start, segment.end) for segment in scan.segments)
+    }

@@ -11,7 +11,7 @@ from balanced_thinking.data.formats.options import Notes, Options
 from balanced_thinking.data.formats.retell import chat, response_of, retell
 from balanced_thinking.data.formats.source import KEPT, Record
 
-FIELDS: tuple[str, ...] = (*KEPT, "messages")
+FIELDS: tuple[str, ...] = (*KEPT, "messages", "objects")
 _WEIGHTS = ("loss", "loss_scale")
 
 
@@ -45,4 +45,5 @@ def read(record: Record, options: Options, *, notes: Notes) -> Example:
         told.append(turn | {"content": said})
     weighted = any(turn.get(name) is not None for turn in record.fields["messages"] for name in _WEIGHTS)
     notes["loss and loss_scale of messages were left out"] += weighted
-    return retell(record, {"messages": told}, options, notes=notes, names={})
+    told_fields = {"messages": told, "objects": record.fields.get("objects")}
+    return retell(record, told_fields, options, notes=notes, names={})

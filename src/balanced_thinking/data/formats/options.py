@@ -47,6 +47,7 @@ class Options:
             raise ConfigError(f"columns must map our names to the file's, not {self.columns!r}")
 
 
+SYSTEM = "a system turn was left out (set a system prompt for the whole run instead)"
 # Keys of messages that no format reads, and sizes inside image parts: counted where they are left out.
 UNREAD_KEYS = ("reasoning_content", "tool_calls")
 UNREAD_SIZES = ("max_pixels", "min_pixels", "resized_height", "resized_width")

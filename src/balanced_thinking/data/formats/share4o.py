@@ -1,7 +1,7 @@
 """Share4oReasoning/sft_data (LLaVA-Reasoner): a conversation whose response ends with ``### Answer: X``.
 
-All before the last ``### Answer:`` is the trace. Files of direct answers have none: read them with
-``on_missing="train"``.
+All before the last ``### Answer:`` is the trace. Responses without that heading (direct answers) are of the form
+``sharegpt``: read them with ``answer_from="after_think"`` and ``on_missing="train"``.
 """
 
 from balanced_thinking.data.example import Example

@@ -32,6 +32,9 @@ def read(record: Record, options: Options, *, notes: Notes) -> Example:
         DataError: any fault.
     """
     turns = chat(record, "conversations", role="from", content="value")
+    pictured = any(record.fields.get(name) for name in ("image", "images"))
+    unmarked = pictured and not any("<image>" in str(turn["content"]) for turn in turns)
+    notes["pictures without an <image> mark in the text were put in front of it"] += unmarked
     return retell(record, {"messages": turns}, options, notes=notes, names=NAMES)
 
 

@@ -13,6 +13,8 @@ from balanced_thinking.data.formats.options import Notes, Options
 from balanced_thinking.data.formats.response import answer_text
 from balanced_thinking.data.formats.retell import own_answer, retell, tagged
 from balanced_thinking.data.formats.source import KEPT, Record
+from balanced_thinking.data.formats.unread import columns_option, trace_field
+from balanced_thinking.errors import SegmentError
 
 FIELDS: tuple[str, ...] = (*KEPT, "file_name", "question", "reasoning")
 
@@ -43,7 +45,15 @@ def read(record: Record, options: Options, *, notes: Notes) -> Example:
         "choices": _several(fields["choices"], record, "choices") if fields.get("choices") else None,
     }
     names = {"prompt": "question", "completion": "reasoning", "images": filled[0] if filled else "image"}
-    return retell(record, told, own_answer(options, "table"), notes=notes, names=names)
+    try:
+        return retell(record, told, own_answer(options, "table"), notes=notes, names=names)
+    except SegmentError as error:
+        meant = trace_field(record, FIELDS) if error.kind == "no-think" else None
+        if meant is None:
+            raise
+        remedy = f"did you mean the column {meant}? {columns_option(options, 'reasoning', meant)}; else {error.remedy}"
+        where: dict[str, Any] = {"file": error.file, "record": error.record, "remedy": remedy}
+        raise SegmentError(error.message, kind=error.kind, **where) from error
 
 
 def _several(value: Any, record: Record, field: str) -> Any:

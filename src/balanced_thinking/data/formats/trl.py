@@ -12,11 +12,12 @@ from typing import Any
 from balanced_thinking.core.answers import answers_match
 from balanced_thinking.core.segments import THINK_ANSWER
 from balanced_thinking.data.example import Example, Turn
-from balanced_thinking.data.formats.options import UNREAD_KEYS, UNREAD_SIZES, Notes, Options
+from balanced_thinking.data.formats.options import SYSTEM, UNREAD_KEYS, UNREAD_SIZES, Notes, Options
 from balanced_thinking.data.formats.pictures import resolve_picture
 from balanced_thinking.data.formats.response import (
     answer_alone,
     answer_text,
+    has_answer_tag,
     near_tags,
     split_response,
     split_segments,
@@ -39,7 +40,9 @@ FIELDS: tuple[str, ...] = (
     "answer",
     "kind",
     "choices",
+    "objects",
 )
+_PLACEHOLDERS = ("<ref-object>", "<bbox>")
 _MARK = "<image>"
 _MARKS_LINE = re.compile(rf"^(?:{_MARK})+\n", re.MULTILINE)
 # A response may begin inside its trace, the opening tag being part of the prompt.
@@ -67,6 +70,7 @@ def read(record: Record, options: Options, *, notes: Notes) -> Example:
     field = "messages" if fields.get("messages") is not None else "prompt"
     messages = _messages(fields, place)
     _count_unread(messages, notes)
+    _refuse_placeholders(messages, fields.get("objects"), place)
     placed = any(_is_picture(part) for turn in messages if isinstance(turn, Mapping) for part in _parts(turn))
     marked = any(_MARK in str(turn.get("content")) for turn in messages if isinstance(turn, Mapping))
     pictures = read_images(fields, place)
@@ -80,11 +84,8 @@ def read(record: Record, options: Options, *, notes: Notes) -> Example:
     think, said, whole = _response_parts(fields, response, options, place)
     if response is not None and own and whole is None:
         notes["the response is of other segments, and its answer alone was taken"] += 1
-    if response is not None and not own and (options.answer_from or "tag") == "tag":
-        outside = _OUTSIDE.sub("", _text_of(response))
-        notes["text of the response outside its tags was left out"] += bool(outside.strip())
-        foreign = think is None and near_tags(_text_of(response)) is not None
-        notes["the trace stands in tags of another name, such as <thinking>, and was left out"] += foreign
+    if response is not None and not own:
+        _count_left_out(_text_of(response), think, options.answer_from or "tag", notes)
     given = None if said is not None and fields.get("answer") is None else answer_text(fields.get("answer"), place)
     by_field = given is not None and (said is None or options.answer_from == "field")
     taken, other = (given, said) if by_field else (said, given)
@@ -137,7 +138,7 @@ def _asked(turns: Sequence[dict[str, Any]], pictures: int, *, place: Place, note
         roles = ", ".join(turn["role"] for turn in turns) or "none"
         remedy = "user and assistant must take turns, the user first and last; mend the row, or leave it out"
         raise place.error(f"the turns before the response are: {roles}", remedy=remedy)
-    notes["a system turn was left out (set a system prompt for the whole run instead)"] += len(turns) > len(said)
+    notes[SYSTEM] += len(turns) > len(said)
     notes["responses before the last are context and are not trained"] += len(said) > 1
     shown = [sum(map(_is_picture, turn["content"])) for turn in turns if turn["role"] == "system"]
     if any(shown):
@@ -181,6 +182,27 @@ def _count_unread(messages: Sequence[Any], notes: Notes) -> None:
     sized = any(part.get(name) is not None for part in parts for name in UNREAD_SIZES)
     sized |= any(isinstance(url := part.get("image_url"), Mapping) and url.get("detail") for part in parts)
     notes["a size inside an image part was left out (set max_pixels for the whole run instead)"] += sized
+
+
+def _count_left_out(response: str, think: str | None, answer_from: str, notes: Notes) -> None:
+    if answer_from == "tag" or (answer_from == "after_think" and has_answer_tag(response)):
+        notes["text of the response outside its tags was left out"] += bool(_OUTSIDE.sub("", response).strip())
+    if answer_from == "tag":
+        foreign = think is None and near_tags(response) is not None
+        notes["the trace stands in tags of another name, such as <thinking>, and was left out"] += foreign
+
+
+def _refuse_placeholders(messages: Sequence[Any], objects: Any, place: Place) -> None:
+    """ms-swift fills in names and boxes of ``objects`` as each model writes them; as they stand they mean nothing."""
+    if not objects:
+        return
+    texts = [str(turn.get("content")) for turn in messages if isinstance(turn, Mapping)]
+    mark = next((mark for mark in _PLACEHOLDERS if any(mark in text for text in texts)), None)
+    if mark is not None:
+        remedy = "write names and boxes into the texts, as your model writes them, and take objects out"
+        raise place.error(
+            f"{mark} stands for a part of objects, which is not filled in", field="objects", remedy=remedy
+        )
 
 
 def _is_picture(part: Any) -> bool:

@@ -11,7 +11,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from balanced_thinking.data.formats.options import Notes, Options
+from balanced_thinking.data.formats.options import SYSTEM, Notes, Options
+from balanced_thinking.data.formats.response import LIKE_THINK, plain_name
 from balanced_thinking.data.formats.source import Record
 from balanced_thinking.errors import DataError
 
@@ -58,6 +59,12 @@ def note_fields(record: Record, known: tuple[str, ...], options: Options, *, not
     for name, value in record.fields.items():
         if name in known or not _filled(value):
             continue
+        notes[SYSTEM] += name == "system" and isinstance(value, str)
+        if trace_field(record, known) == name:
+            notes[
+                f"the field {name} is not read; did you mean reasoning? {columns_option(options, 'reasoning', name)}"
+            ] += 1
+            continue
         shows, near = looks_like_pictures(value), near_field(name, known, record.fields)
         if name.lower() in _CALLED and isinstance(value, str) and not shows:
             shows = _is_file(value, record, options)
@@ -65,11 +72,19 @@ def note_fields(record: Record, known: tuple[str, ...], options: Options, *, not
             called = (near or name.lower() in _CALLED) and not isinstance(value, int | float)
             near = (near or "image") if not pictured and (shows or called) else None
         if near:
-            notes[f"the field {name} is not read; did you mean {near}? {_columns(options, near, name)}"] += 1
+            notes[f"the field {name} is not read; did you mean {near}? {columns_option(options, near, name)}"] += 1
         elif shows:
             notes[f"the field {name}, which looks like pictures, is not read"] += 1
         if not pictured:
             notes.unread_pictures[name] += 1 if shows and not _is_remote(value) else -1
+
+
+def trace_field(record: Record, known: tuple[str, ...]) -> str | None:
+    """The field that seems to hold the trace of a record whose format reads one by its name, and finds none."""
+    if "reasoning" not in known or _filled(record.fields.get("reasoning")):
+        return None
+    texts = {name: value for name, value in record.fields.items() if name not in known and isinstance(value, str)}
+    return next((name for name, text in texts.items() if text.strip() and plain_name(name) in LIKE_THINK), None)
 
 
 def overlooked_pictures(notes: Notes, options: Options, path: Path) -> DataError | None:
@@ -78,11 +93,13 @@ def overlooked_pictures(notes: Notes, options: Options, path: Path) -> DataError
     if notes.pictured or surplus <= 0:
         return None
     message = "no record has a picture, but this field, which is not read, holds pictures"
-    remedy = f"name it with {_columns(options, 'image', name)} (in Python columns=), or take it out of the data if the "
-    return DataError(message, file=path, field=name, remedy=remedy + "questions can do without")
+    remedy = f"name it with {columns_option(options, 'image', name)} (in Python columns=)"
+    remedy += ", or take it out of the data if the questions can do without"
+    return DataError(message, file=path, field=name, remedy=remedy)
 
 
-def _columns(options: Options, ours: str, theirs: str) -> str:
+def columns_option(options: Options, ours: str, theirs: str) -> str:
+    """What the user can add to have the field ``theirs`` read as ``ours``."""
     return f"--columns '{json.dumps({**options.columns, ours: theirs}, ensure_ascii=False)}'"
 
 

@@ -15,7 +15,7 @@ from balanced_thinking.data.formats.retell import no_answer, own_answer, retell,
 from balanced_thinking.data.formats.source import KEPT, Record
 
 FIELDS: tuple[str, ...] = (*KEPT, "question", "ds_answer", "gt")
-_ANSWER = re.compile(r"\*\*\s*(?:final\s+)?answer\s*:?\s*\*\*\s*:?", re.IGNORECASE)
+_ANSWER = re.compile(r"\*\*\s*(?:final\s+)?answer\s*(?::\s*)?\*\*\s*:?", re.IGNORECASE)
 
 
 def sniff(record: Record) -> str | None:

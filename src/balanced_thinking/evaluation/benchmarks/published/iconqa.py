@@ -74,4 +74,5 @@ BENCHMARK = Published(
     ("problems.json", "iconqa_data/problems.json", "data/{split}-*.parquet", "{split}-*.parquet", "{split}.jsonl"),
     _read,
     {"anls": anls},
+    split_of=iconqa.split_of,
 )

@@ -24,6 +24,10 @@ READ = Options(None, None, "train", {}, False)
 _TRACES = ("lecture", "solution", "rationale")
 
 
+def _named_split(record: Record, _: Path | None) -> Any:
+    return record.fields.get("split")
+
+
 @dataclass(frozen=True, slots=True)
 class Published:
     """A benchmark whose data the user has, or the hub.
@@ -38,6 +42,8 @@ class Published:
         read: A record as a question; None for a record that is not part of the benchmark.
         rules: The benchmark's own scores, by name; exact match is always computed.
         max_new_tokens: Generation cap, the same for all arms.
+        split_of: The split of a record, by their names or ours, given where its pictures may be; None where only its
+            file can tell.
     """
 
     description: str
@@ -47,6 +53,7 @@ class Published:
     read: Callable[[Record, Options], Question | None]
     rules: Mapping[str, Rule] = field(default_factory=dict)
     max_new_tokens: int = CAP
+    split_of: Callable[[Record, Path | None], Any] = _named_split
 
     def questions(self, split: str, source: str | None, options: Options = READ) -> Iterator[Question]:
         """The questions of a split from a folder or file of the user's, or from the hub.
@@ -63,7 +70,7 @@ class Published:
         for record in records:
             if record.fault is not None:
                 raise record.fault
-            own = record.fields.get("split")
+            own = self.split_of(record, options.image_root)
             if own is not None and own not in (split, self.splits[split]) and own in _all_splits(self.splits):
                 continue
             question = self.read(record, options)
