@@ -53,8 +53,8 @@ def test_text_between_behind_and_before(processor):
     response = "so <think>look</think> hence <answer>red</answer> two"
     batch = ScaleCollator(processor)([row(response)])
     assert parts(processor, batch) == {
-        0: "so ",
-        1: "<think>look</think> hence ",
+        0: "so",
+        1: " <think>look</think> hence ",
         2: "<answer>red</answer> two<|im_end|>",
     }
 

@@ -286,6 +286,19 @@ def test_characters_by_hand():
     assert ids_of(text) == "0" * 2 + "1" * 17 + "2" * 21
 
 
+@pytest.mark.parametrize(
+    ("before", "own", "none"),
+    [(" ", "1", "0"), ("\n\n", "11", "00"), ("ab ", "001", "000"), (" ab", "000", "000"), ("", "", "")],
+)
+def test_white_space_before_the_first_segment_belongs_to_it(before, own, none):
+    text = "<think>c</think><answer>d</answer>"
+    rest = "1" * 16 + "2" * 19
+    assert ids_of(before + text) == own + rest
+    assert ids_of(before + text, "next") == own + "1" * 8 + "2" * 27
+    assert ids_of(before + text, "none").startswith(none + "0" * 7 + "1")
+    assert ids_of(before + "<answer>d</answer>") == own.replace("1", "2") + "2" * 19  # without a trace
+
+
 def test_a_closing_tag_may_count_in_what_it_leads_to():
     text = "ab<think>c</think>\n<answer>d</answer>ef"
     assert ids_of(text, "next") == "0" * 2 + "1" * 8 + "2" * 30

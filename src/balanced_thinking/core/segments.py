@@ -5,8 +5,9 @@ character offsets, and carried over to tokens by the tokenizer's offsets, so tha
 chat template gives at inference (no piecewise tokenisation). The rules are ours (docs/method.md):
 
 * a tag belongs to its segment; text between two segments belongs to the one before it; text after the last segment,
-  the end-of-turn token included, belongs to the last; text before the first segment belongs to none; ``TAGS`` names
-  other places for the tags;
+  the end-of-turn token included, belongs to the last; text before the first segment belongs to none, but white space
+  directly before it to the first, since templates write some there and tokenizers join it to the tag (Mistral's
+  ``▁<``), and a model must generate what it begins with; ``TAGS`` names other places for the tags;
 * between an opening tag and its first closing tag, the tags of other segments are plain text; a closing tag outside its
   segment is a fault, and so is the answer's opening tag inside the answer, where it tells a second start;
 * a token that straddles a boundary belongs to the segment of its first character.
@@ -222,8 +223,8 @@ def segment_of_characters(
 ) -> list[int]:
     """Segment id of each character of a response, and of the end-of-turn token behind it: ``len(text) + 1`` ids.
 
-    0 before the first segment, then 1, 2, ... by position in ``segments``; text between two segments, and behind the
-    last, takes the id of the segment before it.
+    0 before the first segment and the white space in front of it, then 1, 2, ... by position in ``segments``; text
+    between two segments, and behind the last, takes the id of the segment before it.
 
     Args:
         text: The response.
@@ -240,6 +241,8 @@ def segment_of_characters(
     if tags == "next":
         # An unclosed segment ends where the next one starts.
         starts[1:] = [min(end, start) for (_, end), start in zip(inner, starts[1:], strict=False)]
+    if starts and tags != "none":
+        starts[0] = len(text[: starts[0]].rstrip())
     ids = [0] * (len(text) + 1)
     for segment, start, stop in zip(ordered, starts, [*starts[1:], len(ids)], strict=False):
         ids[start:stop] = [names.index(segment.name) + 1] * (stop - start)
