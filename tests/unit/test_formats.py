@@ -179,7 +179,7 @@ def test_iconqas_splits_stand_beside_its_problems_or_in_its_folders(folder, list
     if listed:
         splits = {"choose_txt_train": ["7"], "choose_txt_test": ["8"], "fill_in_blank_train": []}
         (folder / "pid_splits.json").write_text(json.dumps(splits))
-    first, second = load_examples(folder / "problems.json", on_missing="train")
+    first, second = load_examples(folder, on_missing="train")  # the lists beside the problems are no data set
     assert first.images == (str(folder / "train/choose_txt/7/image.png"),)
     assert second.images == (str(folder / "test/choose_txt/8/image.png"),)
 

@@ -27,8 +27,8 @@ from balanced_thinking.errors import DataError
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+){0,2}")
 _METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 _SAVED = (INFO, "dataset_dict.json")
-# What the hub and save_to_disk keep beside the data.
-_ASIDE = (*_SAVED, "state.json", "dataset_infos.json")
+# What the hub, save_to_disk, ScienceQA and IconQA keep beside the data.
+_ASIDE = (*_SAVED, "state.json", "dataset_infos.json", "pid_splits.json", "captions.json")
 _SHARD = re.compile(r"\d{4}|(?P<split>.*?)[-_.]?(?:\d+-of-(?P<count>\d+)|\d{5,})(?:-[0-9a-f]{16})?")
 # A file that is called so is a part of a set that must not be mixed with the other parts.
 _SPLIT = re.compile(
