@@ -138,6 +138,45 @@ def test_a_test_set_without_traces_and_with_other_columns_is_compared_all_the_sa
     assert not list(folder.glob("*.part"))
 
 
+@pytest.mark.parametrize("response", ["<think>t</think>B", "B", ""])
+def test_pictures_are_compared_without_an_answer(folder, capsys, response):
+    """A leak was told as "0 of 2 pictures", since no record of the test set has an answer in tags."""
+    path = write(folder / "a.jsonl", row(1, "<think>t</think>B"), row(2, "<think>t</think>B", "b.png"))
+    messages = [{"role": "user", "content": [{"type": "image", "path": "copy.png"}, {"type": "text", "text": "Q?"}]}]
+    write(folder / "test.jsonl", row(1, response, "copy.png"))
+    write(folder / "qwen.jsonl", {"messages": [*messages, {"role": "assistant", "content": response}]})
+    for test in ("test.jsonl", "qwen.jsonl"):
+        code, found = check(path, "--answer_from", "after_think", "--test", folder / test)
+        assert (code, found["shared"], found["unreadable_in_other"]) == (0, 1, 0)
+        assert f"\n1 of 2 pictures are in {folder / test} too\n" in capsys.readouterr().out
+
+
+def test_a_response_that_cannot_be_trained_names_its_line(folder):
+    """It was record 5 alone."""
+    row_of_tag = {"id": 5, "prompt": "Q?", "completion": "<think>a</think>b", "answer": "x</answer>y"}
+    path = write(folder / "a.jsonl", row_of_tag)
+    _, found = check(path, "--answer_from", "field")
+    (lines,) = found["first"].values()
+    assert lines[0].startswith(f"{path}, record 5 (line 1), field answer: the text holds </answer> itself; take")
+
+
+def test_records_that_cannot_be_compared_leave_no_bare_number(folder, capsys):
+    path, test = write(folder / "a.jsonl", row(1)), folder / "test.jsonl"
+    write(test, row(1, image="none.png"), row(2, image="copy.png"))
+    check(path, "--test", test)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "at least" in line]
+    told = (
+        f"at least 1 of 1 pictures are in {test} too; 1 of its 2 records cannot be compared ({test}, record 1 (line 1),"
+    )
+    assert line.startswith(told)
+    for other in (row(1, image="none.png"), {"question": "Q?", "answer": "x", "photograph": "copy.png"}):
+        write(test, other)
+        check(path, "--test", test)
+        out = capsys.readouterr().out
+        assert f"no picture was compared: none of the 1 records of {test} can be ({test}" in out
+        assert "pictures are in" not in out
+
+
 def test_no_output_is_left_of_a_check_that_failed(folder, capsys):
     path = write(folder / "a.jsonl", row(1))
     for options, message in (

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from balanced_thinking.data.formats.cells import read_rows, separator_of
+from balanced_thinking.data.formats.source import read_file
 from balanced_thinking.errors import DataError
 
 PATH = Path("t.csv")
@@ -27,8 +28,30 @@ PATH = Path("t.csv")
 )
 def test_the_header_tells_what_parts_the_cells(header, usual, separator):
     file = io.StringIO(f"{header}\n1;2;3;4\n")
-    assert separator_of(file, usual) == separator
+    assert separator_of(file, usual) == (separator, 0)
     assert file.tell() == 0
+
+
+def test_a_line_of_excel_before_the_header_names_the_separator(tmp_path):
+    """It was read as the header, and each row had a wrong number of cells."""
+    file = tmp_path / "t.csv"
+    for line, separator in (("sep=;", ";"), ('"sep=|"', "|"), ("SEP=,", ",")):
+        rows = ["question;reasoning;answer", "Q?;r;x", "Q?;x"]
+        file.write_text("\r\n".join([line, *rows]).replace(";", separator))
+        assert [record.fields or str(record.fault).split(": ")[0] for record in read_file(file)] == [
+            {"question": "Q?", "reasoning": "r", "answer": "x"}, f"{file}, record line 4",
+        ]  # fmt: skip
+
+
+def test_a_byte_that_is_not_utf8_is_a_fault_of_its_row(tmp_path):
+    file = tmp_path / "t.csv"
+    file.write_bytes(b"question,answer\nQ?,x\nQ?,\xe4\nQ?,y\n")
+    records = list(read_file(file))
+    assert [record.fields.get("answer") for record in records] == ["x", None, "y"]
+    assert str(records[1].fault) == f"{file}, record line 3: not UTF-8 (byte 0xe4); save the file as UTF-8"
+    file.write_bytes("question,ä\nQ?,x\n".encode("cp1252"))
+    with pytest.raises(DataError, match=r"record line 1: not UTF-8 \(byte 0xe4\)"):
+        list(read_file(file))
 
 
 def test_rows_are_named_by_the_line_in_which_they_begin():

@@ -1,16 +1,20 @@
 """Where a run takes its rows from: several data sets mixed, shares of them, splits by picture."""
 
+import dataclasses
 import json
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import yaml
+from PIL import Image
 
 from balanced_thinking.core.segments import THINK_ANSWER, SegmentSpec
 from balanced_thinking.data.records import to_trl_row
 from balanced_thinking.errors import ConfigError, DataError
 from balanced_thinking.evaluation.benchmarks import BENCHMARKS
-from balanced_thinking.training.dataset import DataArguments, Origins, load_data, remove_data
+from balanced_thinking.training.dataset import DataArguments, check_present, load_data, remove_data
+from balanced_thinking.training.origins import Origins
 from tiny import tiny_examples
 
 
@@ -91,6 +95,61 @@ def test_values_of_another_type_are_one_line(values, complaint):
 def test_paths_of_a_program_are_taken(files):
     assert DataArguments(dataset=Path(files[0]), image_root=Path("a")).dataset == [files[0]]
     assert DataArguments(dataset=[Path(files[0])], dataset_fractions=1).dataset_fractions == [1]
+
+
+def test_sets_of_different_options_are_mixed_as_documented(tmp_path, monkeypatch, caplog):
+    """One set of options for all: answer_from was refused by Mulberry, and columns by every other file."""
+    text = (Path(__file__).parents[2] / "docs" / "data_formats.md").read_text(encoding="utf-8")
+    recipe = yaml.safe_load(text.split("```yaml\n")[1].split("```")[0])
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    turns = [
+        {"role": "user", "content": "Q?"},
+        {"role": "assistant", "content": "### Rationales: r\n### The final answer is: m"},
+    ]
+    (tmp_path / "mulberry_sft.json").write_text(json.dumps([{"messages": turns, "images": "a.png"}] * 4))
+    turns = [{"from": "human", "value": "Q?"}, {"from": "assistant", "value": "<think>t</think>r1"}]
+    (tmp_path / "R1-Onevision").mkdir()
+    (tmp_path / "R1-Onevision" / "train.jsonl").write_text(json.dumps({"conversations": turns}))
+    (tmp_path / "R1-Onevision" / "test.jsonl").write_text("{}")
+    (tmp_path / "own.csv").write_text("Bild,Frage,Weg,Antwort\na.png,Q?,so,own\na.png,Q?,,lost\n")
+    monkeypatch.chdir(tmp_path)
+    data = DataArguments(**recipe)
+    check_present(data)
+    assert load_data(data)[0]["answer"] == ["m", "m", "r1", "own"]
+    assert "own.csv: 1 records skipped (1 no-think)" in caplog.text
+    assert data.names == ["mulberry_sft.json", "R1-Onevision:train", "own.csv"]
+    assert DataArguments(**dataclasses.asdict(data)) == data
+    as_text = [json.dumps(entry) if isinstance(entry, dict) else entry for entry in recipe["dataset"]]
+    assert DataArguments(dataset=as_text, dataset_fractions=[0.5, 1, 1]) == data
+
+
+def test_options_of_an_entry_win_over_those_of_all(files):
+    assert ids(dataset=[{"path": files[0], "limit": 2}, files[1]], limit=1) == ["a0", "a1", "b0"]
+    hub = DataArguments(dataset=[{"path": "owner/name", "name": "small"}, {"path": "owner/name", "split": "test"}])
+    assert hub.names == ["owner/name:small:train", "owner/name:test"]
+    assert DataArguments(dataset={"path": "a.json"}).dataset == [{"path": "a.json"}]
+
+
+@pytest.mark.parametrize(
+    ("entry", "complaint"),
+    [
+        ({"answer_from": "boxed"}, "an entry needs a path, a name or file, not {'answer_from': 'boxed'}"),
+        ({"path": "a.json", "split": 3}, "an entry needs a path"),
+        ({"path": "a.json", "fraction": 0.5}, "fraction is said in dataset_fractions"),
+        (
+            {"path": "a.json", "data_files": "x"},
+            "dataset a.json: an entry has no 'data_files'; it may have path, name,",
+        ),
+        ({"path": "a.json", "answer_from": 3}, "dataset a.json: answer_from must be text, not 3"),
+        ({"path": "a.json", "columns": ["a"]}, "dataset a.json: columns must be a mapping"),
+        ('{"path": ', "dataset is not valid JSON"),
+    ],
+)
+def test_entries_that_make_no_sense_are_one_line(entry, complaint):
+    with pytest.raises(ConfigError) as caught:
+        DataArguments(dataset=["b.json", entry])
+    assert complaint in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_share_that_leaves_nothing_is_named(files):

@@ -1,9 +1,7 @@
 """Every format in the exact shape in which its data set is published, with the traps that the real files hold."""
 
-import io
 import json
 import logging
-import random
 import re
 from dataclasses import replace
 
@@ -12,7 +10,7 @@ from PIL import Image
 
 from balanced_thinking.core.segments import LLAVA_COT, SegmentSpec
 from balanced_thinking.data.example import Turn
-from balanced_thinking.data.formats import FORMATS, source
+from balanced_thinking.data.formats import FORMATS
 from balanced_thinking.data.records import load_examples, to_dataset, to_trl_row
 from balanced_thinking.errors import ConfigError, DataError, SegmentError
 
@@ -181,7 +179,7 @@ def test_iconqas_splits_stand_beside_its_problems_or_in_its_folders(folder, list
     if listed:
         splits = {"choose_txt_train": ["7"], "choose_txt_test": ["8"], "fill_in_blank_train": []}
         (folder / "pid_splits.json").write_text(json.dumps(splits))
-    first, second = load_examples(folder / "problems.json", on_missing="train")
+    first, second = load_examples(folder, on_missing="train")  # the lists beside the problems are no data set
     assert first.images == (str(folder / "train/choose_txt/7/image.png"),)
     assert second.images == (str(folder / "test/choose_txt/8/image.png"),)
 
@@ -465,14 +463,30 @@ def test_a_tag_inside_a_text_is_a_fault_and_cuts_nothing(folder, row):
         load(folder, row, on_missing="train", format="table")
 
 
+@pytest.mark.parametrize(
+    ("name", "row", "message"),
+    [
+        ("sharegpt", {"conversations": "Q?"}, 'must be a list of turns; write [{"from": "user", "value": ..}, ..], or'),
+        ("table", {"question": "Q?", "reasoning": ["r"], "answer": "x"}, "must be text, not list; write it as text"),
+        (
+            "table",
+            {"question": "Q?", "reasoning": "r", "answer": "x", "choices": "['dog', 'cat']"},
+            'write it as JSON does, ["dog", "cat"] (json.dumps), or parted by |',
+        ),
+    ],
+)
+def test_faults_of_types_say_what_to_write(folder, name, row, message):
+    with pytest.raises(DataError, match=re.escape(message)):
+        load(folder, row, format=name)
+
+
 def test_letters_are_taken_off_options_only_where_all_carry_them(folder):
     row = {"problem": "Where?", "options": ["U.S.", "U.K."], "solution": "<answer>A</answer>"}
     (example,) = load(folder, row, on_missing="train")
     assert example.choices == ("U.S.", "U.K.")
 
 
-def test_json_that_the_quick_parser_refuses_loses_no_record(folder):
-    """NaN stops it in the third record; the key that occurs twice must not shift what the plain parser goes on with."""
+def test_nan_and_keys_that_occur_twice_lose_no_record(folder):
     records = [f'"{key}": {{"problem": "Q{i}?", "answer": "{i}"{nan}}}'
                for i, (key, nan) in enumerate([("1", ""), ("1", ""), ("2", ', "x": NaN'), ("3", "")])]  # fmt: skip
     (folder / "dk.json").write_text("{" + ",\n".join(records) + "}")
@@ -492,7 +506,7 @@ def test_half_characters_and_endless_nesting_are_faults_of_their_record(folder):
 
 @pytest.mark.parametrize("form", ["list", "object", "surrogate in a key"])
 def test_half_characters_in_json_are_faults_of_their_record_too(folder, form):
-    """The quick parser writes "?" for them; whole pairs, and what only looks like an escape, stay as they are."""
+    """Whole pairs, and what only looks like an escape, stay as they are."""
     odd = "Q \\\\ud800 \\ud83d\\ude00"
     good, bad = f'{{"problem": "{odd}", "answer": "1"}}', '{"problem": "Q \\ud800?", "answer": "1"}'
     text = f"[{good}, {bad}, {good}]"
@@ -507,19 +521,6 @@ def test_half_characters_in_json_are_faults_of_their_record_too(folder, form):
         DataError, match=r"d\.json, record row 1: .*half a character \(a lone surrogate\); save the file"
     ):
         next(examples)
-
-
-def test_half_characters_are_found_wherever_blocks_end(monkeypatch):
-    monkeypatch.setattr(source, "_BLOCK", 16)
-    dice = random.Random(2)
-    pieces = ["\\ud83d", "\\uDE00", "\\ud7ff", "\\u00e9", "\\\\", '\\"', "ud83d", "ud8", "\\n", "é", "x" * 9, "[1]"]
-    found = 0
-    for _ in range(20_000):
-        text = '"' + "".join(dice.choice(pieces) for _ in range(dice.randrange(9))) + '"'
-        half = any("\ud800" <= character <= "\udfff" for character in json.loads(text))
-        assert source._holds_half_characters(io.BytesIO(text.encode())) == half, text
-        found += half
-    assert 5_000 < found < 15_000
 
 
 @pytest.mark.parametrize(

@@ -664,7 +664,8 @@ def test_a_trace_in_other_tags_is_not_left_out_silently(folder, caplog):
 def test_a_missing_picture_names_where_it_was_looked_for(folder):
     line = fault(folder, {"id": "q7", "prompt": "Q?", "completion": GOOD, "image": "none.png"}, image_root=folder / "r")
     assert line.startswith(f"{folder / 'train.jsonl'}, record q7 (line 1), field images: no such picture: none.png")
-    assert f"(looked in {folder / 'r'}, {folder}, {folder / 'train' / 'q7'}); give image_root" in line
+    homes = [folder / "r", folder, folder / "r" / "train" / "q7", folder / "train" / "q7"]
+    assert f"(looked in {', '.join(map(str, homes))}); give image_root" in line
 
 
 def test_a_broken_picture_names_file_and_record(folder):

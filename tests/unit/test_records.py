@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
-from itertools import chain
 
 import pytest
 from PIL import Image
@@ -137,8 +136,9 @@ def test_a_folder_of_splits_asks_which(tmp_path):
     DatasetDict({"train": data}).save_to_disk(str(tmp_path / "one"))
     line = fault(tmp_path / "two")
     assert "the folder holds 2 splits; give one of " in line
-    assert f"{tmp_path}/two/val" in line
+    assert f"{tmp_path}/two:val" in line
     assert len(list(load_examples(tmp_path / "two" / "val"))) == 2
+    assert len(list(load_examples(f"{tmp_path}/two:val"))) == 2
     assert len(list(load_examples(tmp_path / "one"))) == 2
 
 
@@ -256,8 +256,8 @@ def test_faults_of_the_file_come_at_the_call_not_at_the_first_example(tmp_path):
         ("a.json", b"[]", "the file holds no records"),
         ("a.txt", b"x", "unknown kind of file '.txt'; known are .jsonl"),
         ("a.jsonl", b'{"id": "\xff"}\n', "a.jsonl, record line 1: not UTF-8 (byte 0xff); save the file as UTF-8"),
-        ("a.json", b'[{"prompt": "Q", "answer": "\xe9"}]', "a.json, record line 1: not UTF-8 (byte 0xe9)"),
-        ("a.json", b"[" + json.dumps(ROW).encode() + b',\n{"id": "\xe9"}]', "record line 2: not UTF-8 (byte 0xe9)"),
+        ("a.json", b'[{"prompt": "Q", "answer": "\xe9"}]', "a.json, record row 0: not UTF-8 (byte 0xe9)"),
+        ("a.json", b"[" + json.dumps(ROW).encode() + b',\n{"id": "\xe9"}]', "record row 1: not UTF-8 (byte 0xe9)"),
         ("a.jsonl", "ä".encode("utf-16"), "not UTF-8"),
         ("a.jsonl", b'{"id": 1', "record line 1: the file ends in the middle of a record; write the file again"),
         ("a.jsonl", b'{"id": 1\n{"id": 2}\n', "record line 1: not a line of JSON (Expecting"),
@@ -306,7 +306,8 @@ def test_a_folder_that_is_no_data_set_names_the_files_in_it(tmp_path):
     write(tmp_path / "train.jsonl", ROW)
     assert len(list(load_examples(tmp_path))) == 1
     write(tmp_path / "val.jsonl", ROW)
-    assert "the folder holds no data set; name a file in it (train.jsonl, val.jsonl)" in fault(tmp_path)
+    parts = f"give one of {tmp_path}:train, {tmp_path}:val"
+    assert f"the folder holds 2 splits or data sets; {parts}" in fault(tmp_path)
     (tmp_path / "empty").mkdir()
     assert "known are .jsonl" in fault(tmp_path / "empty")
 
@@ -375,6 +376,19 @@ def test_a_renamed_column_that_is_not_there(tmp_path):
     assert (
         "field response: columns names 'response', which is not there; its columns are id, prompt, completion" in line
     )
+
+
+def test_a_renamed_column_may_be_missing_from_some_records(tmp_path):
+    """The first record alone was looked at, and a file that begins with a text-only row was refused."""
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    path = write(tmp_path / "a.jsonl", ROW, {**ROW, "Bild": "a.png"}, ROW)
+    found = [len(example.images) for example in load_examples(path, columns={"image": "Bild"})]
+    assert found == [0, 1, 0]
+    write(path, *[ROW] * 99, {**ROW, "Bild": "a.png"})
+    assert len(list(load_examples(path, columns={"image": "Bild"}))) == 100
+    write(path, *[ROW] * 100, {**ROW, "Bild": "a.png"})
+    line = fault(path, columns={"image": "Bild"})
+    assert "columns names 'Bild', which is not in the first 100 records; its columns are id, " in line
 
 
 def test_skipped_records_are_counted_by_reason(tmp_path, caplog):
@@ -447,31 +461,3 @@ def test_it_needs_no_torch_and_at_first_nothing_heavy(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-
-
-def test_a_hub_data_set_is_streamed(monkeypatch):
-    """Rows as ``datasets`` streams them, with decoded pictures; the hub itself is not reached in tests."""
-    asked = []
-
-    def load_dataset(name, **options):
-        asked.append((name, options))
-        if name == "owner/none":
-            raise ConnectionError("no network\nhere")
-        picture = Image.new("RGB", (4, 4), "teal")
-        yield from ({"question": f"Q{n}?", "reasoning": "so", "answer": str(n), "image": picture} for n in range(2))
-
-    monkeypatch.setattr("datasets.load_dataset", lambda name, **options: _started(load_dataset(name, **options)))
-    examples = list(load_examples("owner/name:test"))
-    assert asked == [("owner/name", {"split": "test", "streaming": True})]
-    assert [(e.question, e.answer, e.images[0].size, e.source) for e in examples] == [
-        ("Q0?", "0", (4, 4), "name:test"),
-        ("Q1?", "1", (4, 4), "name:test"),
-    ]
-    line = fault("owner/none")
-    assert "owner/none: no such file, and no such data set of the hub (no network here); check the name" in line
-
-
-def _started(rows):
-    """A generator whose first row has been asked for, so that it fails where ``load_dataset`` does."""
-    first = next(rows)
-    return chain([first], rows)

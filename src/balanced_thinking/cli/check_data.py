@@ -219,6 +219,15 @@ def _show_good(found: dict[str, Any], options: Any) -> None:
     )
     print("\n".join(f"{count:,} {what}" for count, what in lines if count))
     if options.test:
-        print(f"{found['shared']:,} of {found['pictures']:,} pictures are in {options.test} too")
-        if found["unreadable_in_other"]:
-            print(f"{found['unreadable_in_other']:,} records of {options.test} could not be compared")
+        print(_shared(found, options.test))
+
+
+def _shared(found: dict[str, Any], test: str) -> str:
+    """How many pictures a test set shows too; no number where none of its records could be compared."""
+    records, unread = found["records_in_other"], found["unreadable_in_other"]
+    told = f"{found['shared']:,} of {found['pictures']:,} pictures are in {test} too"
+    if not unread:
+        return told
+    if unread == records:
+        return f"no picture was compared: none of the {records:,} records of {test} can be ({found['first_in_other']})"
+    return f"at least {told}; {unread:,} of its {records:,} records cannot be compared ({found['first_in_other']})"

@@ -105,7 +105,7 @@ def check_recipes(comparison: Any, *, source: str) -> None:
             else:
                 data, grpo, config, _ = parse_grpo(dict(stage.recipe))
                 load_rewards(grpo.reward_funcs, max_completion_length=config.max_completion_length)
-            _check_datasets([*data.dataset, *([data.eval_dataset] if data.eval_dataset else [])])
+            _check_datasets([*data.names, *([data.eval_dataset] if data.eval_dataset else [])])
         except ConfigError as error:
             raise ConfigError(f"{source}, arm {arm}: {error}") from error
 
@@ -138,14 +138,13 @@ def _check_datasets(names: Sequence[str]) -> None:
     Raises:
         ConfigError: names the nearest benchmark.
     """
-    from pathlib import Path
-
     from balanced_thinking.compare.comparison import nearest
+    from balanced_thinking.data.formats.folders import is_here
     from balanced_thinking.errors import ConfigError
     from balanced_thinking.evaluation.benchmarks import BENCHMARKS
 
     for name in names:
-        if name not in BENCHMARKS and not Path(name).exists() and name.count("/") != 1:
+        if name not in BENCHMARKS and not is_here(name) and name.count("/") != 1:
             raise ConfigError(f"no benchmark and no data file is called {name!r}; {nearest(name, BENCHMARKS)}")
 
 

@@ -10,14 +10,17 @@ import hashlib
 import os
 from array import array
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from balanced_thinking.data.example import Example
-from balanced_thinking.data.formats import FORMATS
+from balanced_thinking.data.formats import FORMATS, Format
 from balanced_thinking.data.formats.options import Notes, Options
+from balanced_thinking.data.formats.pictures import given_pictures
+from balanced_thinking.data.formats.source import Record
 from balanced_thinking.data.formats.unread import overlooked_pictures
 from balanced_thinking.data.prompts import build_completion, render_question
 from balanced_thinking.data.records import open_records, read_example
@@ -60,7 +63,8 @@ class Audit:
         contradicting: Good records whose question and pictures occurred before with another answer.
         pictures: Different pictures: by their paths, or where another file was given, by their content.
         shared: Of them, those that the other file shows too.
-        unreadable_in_other: Records of the other file whose pictures could not be compared.
+        records_in_other: Records of the other file, and ``unreadable_in_other``: those that could not be compared.
+        first_in_other: Why the first of these could not.
     """
 
     file: str
@@ -83,7 +87,9 @@ class Audit:
     contradicting: int = 0
     pictures: int = 0
     shared: int = 0
+    records_in_other: int = 0
     unreadable_in_other: int = 0
+    first_in_other: str | None = None
 
     def summary(self) -> dict[str, Any]:
         """Everything in plain numbers, ready for JSON."""
@@ -137,7 +143,7 @@ def audit(
             if record.fault is not None:
                 raise record.fault
             example = read_example(FORMATS[name], record, options, notes=found.notes)
-            build_completion(example)
+            _check_response(example, record)
         except DataError as raised:
             error = raised.at(file=record.file, record=record.place.record)
             kind = "broken record" if record.fault is not None else fault_kind(error)
@@ -153,9 +159,18 @@ def audit(
     found.pictures = len(pictures)
     found.overlooked = None if found.with_pictures else overlooked_pictures(found.notes, options, path)
     if others is not None:
-        found.shared = len(pictures & others[0])
-        found.unreadable_in_other = others[1]
+        found.shared = len(pictures & others.pictures)
+        found.records_in_other, found.unreadable_in_other = others.records, others.unreadable
+        found.first_in_other = others.first
     return found
+
+
+def _check_response(example: Example, record: Record) -> None:
+    """Whether the response can be trained; a fault names the record as all others do, with its line."""
+    try:
+        build_completion(example)
+    except DataError as error:
+        raise record.place.error(error.message, field=error.field, remedy=error.remedy) from error
 
 
 def fault_kind(error: DataError) -> str:
@@ -226,22 +241,52 @@ def _count_good(
     found.contradicting += met[1]
 
 
-def _pictures_of(path: Path, options: Options) -> tuple[set[bytes], int]:
-    """Digests of all pictures of another file, whatever its responses lack, and how many records could not be read."""
+@dataclass(slots=True)
+class _Other:
+    """The pictures of another file as digests, and what of it could not be read."""
+
+    pictures: set[bytes] = field(default_factory=set)
+    records: int = 0
+    unreadable: int = 0
+    first: str | None = None
+
+    def fail(self, error: DataError, count: int) -> None:
+        self.unreadable, self.first = count, self.first or str(error)
+
+
+def _pictures_of(path: Path, options: Options) -> _Other:
     lenient = replace(options, on_missing="train", answer_from=None, columns={})
     try:
         name, _, records = open_records(path, None, replace(lenient, columns=options.columns))
     except DataError:
         name, _, records = open_records(path, None, lenient)
-    found, unreadable = set[bytes](), 0
+    other, notes = _Other(), Notes()
     for record in records:
+        other.records += 1
         try:
-            if record.fault is not None:
-                raise record.fault
-            found.update(map(picture_key, read_example(FORMATS[name], record, lenient, notes=Notes()).images))
-        except DataError:
-            unreadable += 1
-    return found, unreadable
+            pictures = _shown_by(record, FORMATS[name], lenient, notes)
+            other.pictures.update(map(picture_key, pictures))
+        except DataError as error:
+            other.fail(error.at(file=record.file, record=record.place.record), other.unreadable + 1)
+    overlooked = overlooked_pictures(notes, lenient, path)
+    if overlooked is not None:
+        other.fail(overlooked, other.records)
+    return other
+
+
+def _shown_by(record: Record, reader: Format, options: Options, notes: Notes) -> Sequence[Any]:
+    """The pictures of a record, which needs no answer for that."""
+    if record.fault is not None:
+        raise record.fault
+    try:
+        return read_example(reader, record, options, notes=notes).images
+    except DataError as error:
+        with suppress(DataError):
+            given = given_pictures(record, image_root=options.image_root, allow_outside=options.allow_outside)
+            if given:
+                notes.pictured += 1
+                return given
+        raise error
 
 
 def _percentiles(values: array) -> Mapping[str, int]:

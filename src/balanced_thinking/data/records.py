@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 _CHUNK = 500
 _UNSHOWN = ("video", "videos", "audio", "audios")
 _KEY_BYTES = 1 << 16
+_LOOKED_AT = 100  # records in which a column that is named must occur
 NUMBERED = "the id occurred before and was numbered"
 
 
@@ -60,7 +61,7 @@ def load_examples(
             ``dataset_info.json:name``, or a hub id (``formats.folders`` lists them all).
         format: A name in ``formats.FORMATS``; None finds out from the first record and logs which it took and why.
         image_root: Folder in which relative picture paths are looked for first; then beside the data file, then in
-            ``<split>/<id>/`` beside it.
+            ``<split>/<id>/`` of both.
         answer_from: Where a response holds its answer: ``tag`` (in ``<answer>..</answer>``, the default), ``boxed``
             (in the last ``\\boxed{..}``), ``after_think`` (all that follows ``</think>``), or ``field`` (the record's
             own field ``answer``; also taken where a record has no response at all).
@@ -105,21 +106,22 @@ def open_records(path: Path, format: str | None, options: Options) -> tuple[str,
         ConfigError: an unknown format or column.
     """
     records = read_records(path)
-    broken = _up_to_whole(records)
-    first = broken.pop() if broken and broken[-1].fault is None else None
-    if first is None and not broken:
+    head = _head(records, options.columns)
+    if not head:
         raise DataError("the file holds no records", file=path, remedy="give at least one")
+    whole = [record for record in head if record.fault is None]
     try:
-        if first is None:
+        if not whole:
             raise DataError("no record can be read", file=path)
-        _check_columns(options.columns, first)
+        first = whole[0]
+        _check_columns(options.columns, whole)
         name, reason = choose_format(format, _renamed(first, options.columns))
     except DataError:
-        if broken and broken[0].fault is not None:
-            raise broken[0].fault from None
+        if head[0].fault is not None:
+            raise head[0].fault from None
         raise
     reason = f"{reason}, and {first.remark}" if first.remark else reason
-    return name, reason, (_renamed(record, options.columns) for record in chain(broken, [first], records))
+    return name, reason, (_renamed(record, options.columns) for record in chain(head, records))
 
 
 def read_example(reader: Format, record: Record, options: Options, *, notes: Notes) -> Example:
@@ -143,24 +145,27 @@ def read_example(reader: Format, record: Record, options: Options, *, notes: Not
     return example
 
 
-def _up_to_whole(records: Iterator[Record]) -> list[Record]:
-    """The records up to the first that can be read, with it."""
-    taken = []
+def _head(records: Iterator[Record], columns: Mapping[str, str]) -> list[Record]:
+    """The records up to the first that can be read, and on to where each of ``columns`` was met in one of a hundred."""
+    taken, missing, whole = [], set(columns.values()), 0
     for record in records:
         taken.append(record)
-        if record.fault is None:
+        missing -= record.fields.keys()
+        whole += record.fault is None
+        if whole and (not missing or whole == _LOOKED_AT):
             break
     return taken
 
 
-def _check_columns(columns: Mapping[str, str], first: Record) -> None:
+def _check_columns(columns: Mapping[str, str], whole: Sequence[Record]) -> None:
     known = every_field()
     for ours, theirs in columns.items():
         if ours not in known:
             raise ConfigError(f"columns: no format has a field {ours!r}; the fields are {', '.join(known)}")
-        if theirs not in first.fields:
-            remedy = f"its columns are {', '.join(map(str, first.fields))}"
-            raise first.place.error(f"columns names {theirs!r}, which is not there", field=theirs, remedy=remedy)
+        if not any(theirs in record.fields for record in whole):
+            where = f"in the first {len(whole)} records" if len(whole) > 1 else "there"
+            remedy = f"its columns are {', '.join(map(str, whole[0].fields))}"
+            raise whole[0].place.error(f"columns names {theirs!r}, which is not {where}", field=theirs, remedy=remedy)
 
 
 def _examples(

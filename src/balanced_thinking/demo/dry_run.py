@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from balanced_thinking.data.formats.folders import is_here
 from balanced_thinking.demo.presets import PRESETS
 from balanced_thinking.demo.presets.families import family_of
 from balanced_thinking.demo.presets.twins import build_twin
@@ -119,14 +120,9 @@ def _of_the_machine(parsed: tuple[Any, ...]) -> dict[str, Any]:
     return changed
 
 
-def _is_here(name: str) -> bool:
-    file, mark, _ = name.rpartition(":")
-    return Path(name).exists() or (bool(mark) and Path(file).is_file())
-
-
 def _of_the_data(data: Any) -> dict[str, Any]:
     """The first rows of the user's files; a data set that is not on this machine is replaced by the embedded one."""
-    here = [name for name in data.dataset if name in BENCHMARKS or _is_here(name)]
+    here = [name for name in data.names if name in BENCHMARKS or is_here(name)]
     changed: dict[str, Any] = {"limit": ROWS} if data.limit is None or data.limit > ROWS else {}
     if len(here) < len(data.dataset):
         changed["dataset"] = ["icons"]
@@ -134,6 +130,6 @@ def _of_the_data(data: Any) -> dict[str, Any]:
             changed["dataset_fractions"] = [1.0]
     if data.eval_fraction:
         changed["eval_fraction"] = 0.0
-    if data.eval_dataset and data.eval_dataset not in BENCHMARKS and not _is_here(data.eval_dataset):
+    if data.eval_dataset and data.eval_dataset not in BENCHMARKS and not is_here(data.eval_dataset):
         changed["eval_dataset"] = "icons"
     return changed

@@ -17,7 +17,8 @@ from balanced_thinking.errors import CheckpointError, ConfigError
 from balanced_thinking.models.checkpoints import checkpoint_fault, last_checkpoint
 from balanced_thinking.runinfo import weights_digest
 from balanced_thinking.training.callbacks import CLOCK_FILE, METRICS_FILE
-from balanced_thinking.training.dataset import DataArguments, Origins
+from balanced_thinking.training.dataset import DataArguments
+from balanced_thinking.training.origins import Origins
 
 RUN_FILE = "run.json"
 # Fields that say where and how a run is shown, not what it computes; they may change between attempts.

@@ -26,7 +26,8 @@ def write_card(folder: Path, run: dict[str, Any], history: Sequence[dict[str, An
         "tags": ["balanced-thinking", "trl", config["method"], *(["scale"] if config.get("loss") == "scale" else [])],
     }
     last: dict[str, Any] = next((entry for entry in reversed(history) if "loss" in entry), {})
-    datasets = ", ".join(f"`{name}`" for name in config.get("dataset") or [])
+    entries = [each if isinstance(each, str) else each["path"] for each in config.get("dataset") or []]
+    datasets = ", ".join(f"`{name}`" for name in entries)
     rows = [f"| {name} | {config[name]} |" for name in _SHOWN if config.get(name) not in (None, "")]
     figures = [f"| {name} | {value:.4g} |" for name, value in last.items() if isinstance(value, int | float)]
     stage = run.get("stage", {})

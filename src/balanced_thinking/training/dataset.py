@@ -4,8 +4,6 @@ What it leaves out: formats (``data.records``), the checks before the first step
 """
 
 import dataclasses
-import hashlib
-import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +16,7 @@ from typing import Any
 from accelerate import PartialState
 
 from balanced_thinking.core.segments import THINK_ANSWER, SegmentSpec
+from balanced_thinking.data.formats.folders import is_here
 from balanced_thinking.data.formats.options import Options
 from balanced_thinking.data.formats.response import answer_alone
 from balanced_thinking.data.formats.source import READERS
@@ -32,6 +31,7 @@ from balanced_thinking.data.records import (
 )
 from balanced_thinking.errors import ConfigError, DataError
 from balanced_thinking.runinfo import writing
+from balanced_thinking.training.origins import Origins
 from balanced_thinking.training.sft_config import decoded
 
 logger = logging.getLogger(__name__)
@@ -53,6 +53,10 @@ def _is_path(value: Any) -> bool:
     return isinstance(value, str | PathLike | None)
 
 
+def _is_set(value: Any) -> bool:
+    return isinstance(value, str | PathLike | Mapping)
+
+
 def _is_switch(value: Any) -> bool:
     return isinstance(value, bool)
 
@@ -62,7 +66,7 @@ def _list_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
 
 
 _TYPES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
-    "dataset": (_list_of(_is_path), "names, files or folders"),
+    "dataset": (_list_of(_is_set), "names, files or folders"),
     "dataset_fractions": (lambda value: value is None or _list_of(_is_number)(value), "numbers"),
     **dict.fromkeys(("image_root", "eval_dataset"), (_is_path, "a name or path")),
     **dict.fromkeys(("dataset_format", "answer_from", "system_prompt"), (_is_text, "text")),
@@ -73,12 +77,19 @@ _TYPES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
+# What an entry of ``dataset`` may say for its data set alone; and where it is, as TRL's entries say it.
+_OF_ONE = ("dataset_format", "image_root", "answer_from", "on_missing", "columns", "allow_outside", "limit")
+_WHERE = ("path", "name", "split")
+
+
 @dataclass
 class DataArguments:
     """Where a run takes its examples from.
 
     Attributes:
-        dataset: Benchmark names (their train split), files or folders in a known format; several are mixed.
+        dataset: Benchmark names (their train split), files or folders in a known format; several are mixed. Instead of
+            a name an entry may be a mapping of ``path`` (and ``name`` and ``split``, as in TRL's mixtures) and of those
+            options below that hold for this data set alone, such as ``{"path": .., "answer_from": "boxed"}``.
         dataset_fractions: Share of each data set that is used, evenly spread over it; unset: all of every one.
         dataset_format: Name of the format; unset: found out, and said.
         image_root: Folder to which relative picture paths belong; unset: the data file's.
@@ -96,7 +107,10 @@ class DataArguments:
     """
 
     dataset: list[str] = field(
-        default_factory=list, metadata={"help": "Benchmark names, files or folders to train on; several are mixed."}
+        default_factory=list,
+        metadata={
+            "help": "Benchmark names, files or folders (or JSON of a path and its own options); several are mixed."
+        },
     )
     dataset_fractions: list[float] | None = field(
         default=None, metadata={"help": "Share of each data set that is used; unset: all of every one."}
@@ -133,10 +147,35 @@ class DataArguments:
         if self.limit is not None and self.limit < 1:
             raise ConfigError(f"limit must be at least 1, not {self.limit}")
 
+    @property
+    def names(self) -> list[str]:
+        """What its data sets are called."""
+        return [alone.dataset[0] for alone in self.each()]
+
+    def each(self) -> list["DataArguments"]:
+        """The same of each data set alone, named by text, with the options of its entry.
+
+        Raises:
+            ConfigError: a value of an entry that is of another type.
+        """
+        entries: list[Any] = self.dataset
+        if len(entries) == 1 and isinstance(entries[0], str):
+            return [self]
+        return [self._alone(entry if isinstance(entry, dict) else {"path": entry}) for entry in entries]
+
+    def _alone(self, entry: Mapping[str, Any]) -> "DataArguments":
+        path, name, split = (entry.get(key) for key in _WHERE)
+        parts = [path, name, split or "train"] if name else [path, split]
+        own = {key: entry[key] for key in _OF_ONE if key in entry}
+        try:
+            return dataclasses.replace(self, dataset=[":".join(filter(None, parts))], dataset_fractions=None, **own)
+        except ConfigError as error:
+            raise ConfigError(f"dataset {path}: {error}") from error
+
     def _check_types(self) -> None:
         """A YAML file hands over whatever it holds, and a program too."""
-        if isinstance(self.dataset, str | PathLike):
-            self.dataset = [fspath(self.dataset)]
+        if _is_set(self.dataset):
+            self.dataset = [self.dataset]  # type: ignore[list-item]
         if _is_number(self.dataset_fractions):
             self.dataset_fractions = [self.dataset_fractions]  # type: ignore[list-item]
         self.columns = decoded("columns", self.columns, dict)
@@ -144,61 +183,29 @@ class DataArguments:
             value = getattr(self, name)
             if not fits(value):
                 raise ConfigError(f"{name} must be {what}, not {value!r}")
-        self.dataset = [fspath(name) for name in self.dataset]
+        self.dataset = list(map(_entry, self.dataset))
+        self.each()
         try:
             (self.system_prompt or "").encode()
         except UnicodeEncodeError as error:
             raise ConfigError("system_prompt holds half a character (a lone surrogate); write it again") from error
 
 
-class Origins:
-    """Which data set each row of a run comes from: those of one lie together, and no two rows share an id.
-
-    ``digest`` tells whether rows are those of another day; None in a process that read none.
-    """
-
-    def __init__(self) -> None:
-        self._ends: list[tuple[str, Sequence[int]]] = []
-        self._seen: Any = None
-
-    @property
-    def digest(self) -> str | None:
-        """SHA-256 (16 digits) of all rows; of a picture in a file its path and size, since bytes would take long."""
-        return None if self._seen is None else self._seen.hexdigest()[:16]
-
-    def add(self, row: Mapping[str, Any]) -> None:
-        """Say that a row was read."""
-        self._seen = hashlib.sha256() if self._seen is None else self._seen
-        rest = {key: value for key, value in row.items() if key != "images"}
-        self._seen.update(json.dumps(rest, sort_keys=True, default=str).encode())
-        for picture in row["images"]:
-            self._seen.update(_trace(picture))
-
-    def end(self, name: str, *counts: int) -> None:
-        """Say that ``name`` ends at these numbers of rows to train and to evaluate on."""
-        self._ends.append((name, counts))
-
-    def of(self, record: str | int | None, *sets: Any) -> str | None:
-        """The name of the data set that holds a record; None where it is not known."""
-        for number, rows in enumerate(sets):
-            ids = [] if rows is None or record is None else list(rows["id"])
-            if record in ids:
-                at = ids.index(record)
-                return next((name for name, counts in self._ends if at < counts[number]), None)
-        return None
-
-
-def _trace(picture: Any) -> bytes:
-    """What tells a picture from another one without reading a file."""
-    if isinstance(picture, Mapping):
-        picture = picture.get("bytes") or picture.get("path") or ""
-    if isinstance(picture, bytes):
-        return hashlib.sha256(picture).digest()
-    file = picture if isinstance(picture, str | PathLike) else getattr(picture, "filename", "")
-    if file:
-        place = Path(file)
-        return f"{place} {place.stat().st_size if place.is_file() else None}".encode()
-    return f"{picture.mode} {picture.size}".encode() + hashlib.sha256(picture.tobytes()).digest()
+def _entry(given: Any) -> Any:
+    """A name, or a plain mapping of what is said of one data set, which the command line hands over as JSON text."""
+    if isinstance(given, str) and given.startswith("{"):
+        given = decoded("dataset", given, dict)
+    if not isinstance(given, Mapping):
+        return fspath(given)
+    if not all(isinstance(given.get(key), str | PathLike | None) for key in _WHERE) or not given.get("path"):
+        raise ConfigError(f"dataset: an entry needs a path, a name or file, not {dict(given)!r}")
+    if "fraction" in given:
+        raise ConfigError("dataset: fraction is said in dataset_fractions, the share of each data set that is used")
+    unknown = next((key for key in given if key not in (*_WHERE, *_OF_ONE)), None)
+    if unknown is not None:
+        known = ", ".join((*_WHERE, *_OF_ONE))
+        raise ConfigError(f"dataset {given['path']}: an entry has no {unknown!r}; it may have {known}")
+    return {key: fspath(value) if isinstance(value, PathLike) else value for key, value in given.items()}
 
 
 def load_data(
@@ -245,9 +252,8 @@ def check_present(data: DataArguments) -> None:
     """
     from balanced_thinking.evaluation.benchmarks import BENCHMARKS
 
-    for name in [*data.dataset, *([data.eval_dataset] if data.eval_dataset else [])]:
-        file, mark, _ = name.rpartition(":")
-        here = name in BENCHMARKS or Path(name).exists() or (bool(mark) and Path(file).is_file())
+    for name in [*data.names, *([data.eval_dataset] if data.eval_dataset else [])]:
+        here = name in BENCHMARKS or is_here(name)
         if not here and (name.count("/") != 1 or Path(name).suffix.lower() in READERS):
             raise DataError("no such file", file=name, remedy="check the path")
 
@@ -316,8 +322,10 @@ def _read(
 
 def _mixture(data: DataArguments, segments: Sequence[SegmentSpec]) -> Iterator[tuple[str, Iterator[Example]]]:
     """Each data set's name and the examples that are used of it, one data set after the other."""
-    for name, fraction in zip(data.dataset, data.dataset_fractions or [1.0] * len(data.dataset), strict=True):
-        examples = _spread(read_examples(name, data, split="train", segments=segments, limit=data.limit), fraction)
+    sets = data.each()
+    for alone, fraction in zip(sets, data.dataset_fractions or [1.0] * len(sets), strict=True):
+        name = alone.dataset[0]
+        examples = _spread(read_examples(name, alone, split="train", segments=segments, limit=alone.limit), fraction)
         first = next(examples, None)
         if first is None:
             remedy = "give a file with records" if fraction == 1 else f"or a larger fraction than {fraction}"

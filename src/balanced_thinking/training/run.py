@@ -34,7 +34,7 @@ from balanced_thinking.training.attempts import (
 )
 from balanced_thinking.training.callbacks import CLOCK_FILE, Clock, Console, MetricsFile
 from balanced_thinking.training.card import write_card
-from balanced_thinking.training.dataset import DataArguments, Origins, check_present, load_data, remove_data
+from balanced_thinking.training.dataset import DataArguments, check_present, load_data, remove_data
 from balanced_thinking.training.grpo import (
     GRPOArguments,
     StrictGRPOConfig,
@@ -43,6 +43,7 @@ from balanced_thinking.training.grpo import (
     pictures_in,
     prefilled_tag,
 )
+from balanced_thinking.training.origins import Origins
 from balanced_thinking.training.rewards import load_rewards, try_rewards
 from balanced_thinking.training.sft import ScaleSFTTrainer
 from balanced_thinking.training.sft_config import ScaleSFTConfig
@@ -189,7 +190,7 @@ def _named(data: DataArguments, origins: Origins, *sets: Any) -> Iterator[None]:
     try:
         yield
     except DataError as error:
-        every = ", ".join([*data.dataset, *([data.eval_dataset] if data.eval_dataset else [])])
+        every = ", ".join([*data.names, *([data.eval_dataset] if data.eval_dataset else [])])
         raise error.at(file=origins.of(error.record, *sets) or every) from error
 
 

@@ -4,94 +4,164 @@
     a folder written by save_to_disk          its rows
     a folder with dataset_info.json           LLaMA-Factory's table; ``dataset_info.json:name`` picks one of several
     a folder with metadata.csv or .jsonl      pictures with a table (``file_name``), as ``datasets`` names it
-    a folder with one readable file           that file; with parquet shards, all of them in order
-    owner/name                                a data set of the Hugging Face hub, streamed (``owner/name:split``)
+    a folder of files, or with such in data/  the only one; the shards of the only split; parquets of the same columns
+    a folder of folders with data             the only one
+    folder:split                              one of several splits, files or folders in it
+    owner/name                                a data set of the Hugging Face hub, streamed (``owner/name:split``,
+                                              ``owner/name:config:split``)
 
-What it leaves out: single files (``source``).
+What it leaves out: single files (``source``), what LLaMA-Factory's entries say (``llama_factory``).
 """
 
-import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from balanced_thinking.data.formats import every_field
-from balanced_thinking.data.formats.options import UNREAD_KEYS
+from balanced_thinking.data.formats.llama_factory import INFO, is_table, read_entry
 from balanced_thinking.data.formats.source import BATCH, KNOWN, READERS, Record, numbered, read_file, unreadable
-from balanced_thinking.errors import ConfigError, DataError
+from balanced_thinking.errors import DataError
 
-INFO = "dataset_info.json"
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+){0,2}")
 _METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
-_SOURCES = {"file_name", "hf_hub_url", "script_url", "ms_hub_url"}
-_SPEAKERS = ("user", "assistant")
-_ALPACA = {"prompt": "instruction", "query": "input", "response": "output"}
-_TAGS = {
-    "role_tag": "from",
-    "content_tag": "value",
-    "user_tag": "human",
-    "assistant_tag": "gpt",
-    "system_tag": "system",
-}
+_SAVED = (INFO, "dataset_dict.json")
+# What the hub, save_to_disk, ScienceQA and IconQA keep beside the data.
+_ASIDE = (*_SAVED, "state.json", "dataset_infos.json", "pid_splits.json", "captions.json")
+_SHARD = re.compile(r"\d{4}|(?P<split>.*?)[-_.]?(?:\d+-of-(?P<count>\d+)|\d{5,})(?:-[0-9a-f]{16})?")
+# A file that is called so is a part of a set that must not be mixed with the other parts.
+_SPLIT = re.compile(
+    r"(?:^|[^a-z])(train|training|test|testing|testmini|val|valid|validation|dev|eval|evaluation)(?![a-z])",
+    re.IGNORECASE,
+)
+_TOLD = 5
 
 
 def read_records(path: Path) -> Iterator[Record]:
     """All records of ``path``, in order, one at a time; those that cannot be read carry their fault.
 
     Raises:
-        DataError: nothing there that can be read.
+        DataError: nothing there that can be read, or a folder of several splits, and none is named.
         ConfigError: a table of several data sets, and none is named.
     """
     text = str(path)
     if f"{INFO}:" in text:
         file, _, name = text.rpartition(":")
-        return _llama_factory(Path(file), name)
+        return read_entry(Path(file), name, read_records)
     if path.is_dir():
-        return _folder(path)
-    if path.name == INFO and _is_llama_factory(path):
-        return _llama_factory(path, None)
+        return _folder(path, None)
+    if path.name == INFO and is_table(path):
+        return read_entry(path, None, read_records)
+    folder, mark, split = text.rpartition(":")
+    if mark and not path.exists() and Path(folder).is_dir():
+        return _folder(Path(folder), split)
     if not path.exists() and path.suffix.lower() not in READERS and _HUB_ID.fullmatch(text):
         return _hub(text)
     return read_file(path)
 
 
-def _folder(path: Path) -> Iterator[Record]:
-    if _is_llama_factory(path / INFO):
-        return _llama_factory(path / INFO, None)
-    if any((path / name).exists() for name in (INFO, "dataset_dict.json")):
-        return _saved_dataset(path)
+def is_here(name: str) -> bool:
+    """Whether what ``read_records`` is to read lies on this machine: a path, or one with a split or an entry's name."""
+    place, mark, _ = name.rpartition(":")
+    return Path(name).exists() or (bool(mark) and Path(place).exists())
+
+
+def _folder(path: Path, split: str | None) -> Iterator[Record]:
+    if is_table(path / INFO):
+        return read_entry(path / INFO, split, read_records)
     table = next((path / name for name in _METADATA if (path / name).is_file()), None)
-    if table is not None:
+    if split is None and any((path / name).exists() for name in _SAVED):
+        return _saved_dataset(path)
+    if split is None and table is not None:
         return read_file(table)
-    shards = sorted(path.glob("*.parquet")) or sorted((path / "data").glob("*.parquet"))
-    found = sorted(item for item in path.iterdir() if item.suffix.lower() in READERS)
-    if len(found) == 1:
-        return read_file(found[0])
-    splits = {shard.name.split("-")[0] for shard in shards}
-    if shards and len(splits) == 1 and len(found) in (0, len(shards)):
-        return (record for shard in shards for record in read_file(shard))
-    names = ", ".join(item.name for item in (found or shards)[:5])
-    remedy = f"name a file in it ({names})" if names else f"known are {KNOWN}"
-    raise DataError("the folder holds no data set", file=path, remedy=remedy)
+    parts = _parts(path)
+    if split is not None and split not in parts and (path / split).is_dir():
+        return _folder(path / split, None)
+    if not parts:
+        raise DataError("the folder holds no data set", file=path, remedy=f"known are {KNOWN}")
+    names = [f"{path}:{name}" for name in islice(parts, _TOLD)]
+    more = f" and {len(parts) - _TOLD} more" if len(parts) > _TOLD else ""
+    if split is not None and split not in parts:
+        remedy = f"there are {', '.join(names)}{more}"
+        raise DataError(f"the folder has no part {split!r}", file=path, remedy=remedy)
+    if split is not None or len(parts) == 1:
+        name = next(iter(parts)) if split is None else split
+        _check_whole(parts[name])
+        return _in_order(parts[name])
+    if _belong_together(parts):
+        for part in parts.values():
+            _check_whole(part)
+        files = [file for part in parts.values() for file in part]
+        remark = f"its {len(files)} files, which have the same columns, are read as one set"
+        return (replace(record, remark=remark) for record in _in_order(files))
+    mixture = "" if _has_split(parts) else ", or several as a mixture (dataset: [.., ..])"
+    remedy = f"give one of {', '.join(names)}{more}{mixture}"
+    raise DataError(f"the folder holds {len(parts)} splits or data sets", file=path, remedy=remedy)
+
+
+def _parts(path: Path) -> dict[str, list[Path]]:
+    """The files of a folder, or of its folder data, by split; else its folders that hold data."""
+    for home in (path, path / "data"):
+        found = sorted(home.glob("[!.]*"))
+        files = [
+            file for file in found if file.suffix.lower() in READERS and file.name not in _ASIDE and file.is_file()
+        ]
+        parts: dict[tuple[str, str], list[Path]] = {}
+        for file in files:
+            shard = _SHARD.fullmatch(file.stem)
+            parts.setdefault((shard["split"] or home.name if shard else file.stem, file.suffix), []).append(file)
+        if parts:
+            names = [name for name, _ in parts]
+            return {name + suffix * (names.count(name) > 1): parts[name, suffix] for name, suffix in parts}
+    inside = sorted(item for item in path.iterdir() if item.is_dir() and not item.name.startswith("."))
+    return {item.name: [item] for item in inside if _holds_data(item)}
+
+
+def _holds_data(folder: Path) -> bool:
+    return any(item.suffix.lower() in READERS or item.name in _SAVED for item in folder.iterdir())
+
+
+def _has_split(names: Iterable[str]) -> bool:
+    return any(_SPLIT.search(name) for name in names)
+
+
+def _belong_together(parts: Mapping[str, Sequence[Path]]) -> bool:
+    """Whether these are parquet files of the same columns, and none is called a split."""
+    import pyarrow.parquet
+
+    files = [file for part in parts.values() for file in part]
+    if _has_split(parts) or any(file.suffix.lower() != ".parquet" for file in files):
+        return False
+    try:
+        columns = {frozenset(pyarrow.parquet.read_schema(file).names) for file in files}
+    except (OSError, ValueError):  # the reading says which and why
+        return False
+    return len(columns) == 1
+
+
+def _in_order(files: Sequence[Path]) -> Iterator[Record]:
+    return (record for file in files for record in (_folder(file, None) if file.is_dir() else read_file(file)))
+
+
+def _check_whole(files: Sequence[Path]) -> None:
+    """Refuse a split of which a shard is missing."""
+    shard = _SHARD.fullmatch(files[0].stem)
+    if shard and len(files) < int(shard["count"] or 0):
+        message = f"only {len(files)} of {int(shard['count'])} shards of {shard['split']} are there"
+        raise DataError(message, file=files[0].parent, remedy="download the others, or name the files to be read")
 
 
 def _saved_dataset(path: Path) -> Iterator[Record]:
     from datasets import DatasetDict, load_from_disk
 
-    inside = [path / name for name in ("dataset_info.json", "dataset_dict.json")]
-    if not any(file.exists() for file in inside):
-        found = sorted(item.name for item in path.iterdir() if item.suffix.lower() in (".jsonl", ".json", ".parquet"))
-        remedy = f"name a file in it ({', '.join(found[:5])})" if found else f"known are {KNOWN}"
-        raise DataError("the folder holds no data set", file=path, remedy=remedy)
     try:
         dataset = load_from_disk(str(path))
     except (OSError, ValueError) as error:
         raise unreadable(path, error) from error
     if isinstance(dataset, DatasetDict):
         if len(dataset) != 1:
-            remedy = f"give one of {', '.join(str(path / name) for name in dataset)}"
+            remedy = f"give one of {', '.join(f'{path}:{name}' for name in dataset)}"
             raise DataError(f"the folder holds {len(dataset)} splits", file=path, remedy=remedy)
         dataset = next(iter(dataset.values()))
     # As it is stored: pictures stay encoded.
@@ -100,129 +170,35 @@ def _saved_dataset(path: Path) -> Iterator[Record]:
 
 
 def _hub(name: str) -> Iterator[Record]:
-    """Rows of a hub data set as they come; its pictures are those of the rows."""
+    """Rows of a hub data set as they are stored there: pictures stay encoded, as in its files."""
     from datasets import load_dataset
 
-    owner_and_name, _, split = name.partition(":")
+    owner_and_name, *more = name.split(":")
+    config, split = (more[0] if len(more) == 2 else None, more[-1] if more else "train")
     try:
-        rows = load_dataset(owner_and_name, split=split or "train", streaming=True)
+        rows = load_dataset(owner_and_name, config, split=split, streaming=True)
+        rows = rows.decode(False) if getattr(rows, "features", None) else rows
     except Exception as error:  # the hub's clients raise dozens of kinds, all of which mean the same to the user
         reason = " ".join(str(error).split())[:200]
-        remedy = "check the name and the network, or download the data set and give its file"
+        remedy = (
+            "check the name (owner/name:split or owner/name:config:split) and the network, or download the data set"
+        )
         raise DataError(
-            f"no such file, and no such data set of the hub ({reason})", file=name, remedy=remedy
+            f"no such file, and no such data set of the hub ({reason})", file=name, remedy=f"{remedy} and give its file"
         ) from error
-    return numbered(iter(rows), Path(name))
+    return numbered(map(_fetched, rows), Path(name))
 
 
-def _is_llama_factory(file: Path) -> bool:
-    """``datasets`` calls a file of its own the same; LLaMA-Factory's maps names to files or hub ids."""
-    if not file.is_file():
-        return False
-    try:
-        table = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
-        return False
-    entries = table.values() if isinstance(table, dict) else ()
-    return any(isinstance(entry, dict) and _SOURCES & entry.keys() for entry in entries)
+def _fetched(value: Any) -> Any:
+    """A row with the bytes of those files that lie on the hub beside it."""
+    if isinstance(value, list):
+        return [_fetched(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    path = value.get("path")
+    if value.keys() == {"bytes", "path"} and value["bytes"] is None and isinstance(path, str) and "://" in path:
+        import fsspec
 
-
-def _llama_factory(file: Path, name: str | None) -> Iterator[Record]:
-    if not file.is_file():
-        raise DataError("no such file", file=file, remedy="check the path")
-    table = _read_info(file)
-    if name is None and len(table) > 1:
-        raise ConfigError(f"{file} names {len(table)} data sets; give one, such as {file}:{next(iter(table))}")
-    name = name or next(iter(table))
-    if name not in table:
-        raise ConfigError(f"{file} names no data set {name!r}; there are {', '.join(table)}")
-    entry: Mapping[str, Any] = table[name]
-    _check_entry(entry, name, file)
-    place = file.parent / entry["file_name"] if "file_name" in entry else Path(entry["hf_hub_url"])
-    for record in read_records(place):
-        if record.fault is not None:
-            yield record
-            continue
-        try:
-            yield replace(record, fields=_told(record, entry))
-        except DataError as error:
-            yield replace(record, fields={}, fault=error)
-
-
-def _read_info(file: Path) -> dict[str, Any]:
-    try:
-        table = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"not JSON ({error})", file=file, remedy="mend the file") from error
-    if not isinstance(table, dict) or not table:
-        raise DataError("not a table of data sets", file=file, remedy="give an object of names and entries")
-    return table
-
-
-def _check_entry(entry: Any, name: str, file: Path) -> None:
-    """Refuse an entry that names no data of this machine or the hub, or whose parts are of other types."""
-    if not isinstance(entry, dict):
-        raise DataError(f"must be an object, not {type(entry).__name__}", file=file, record=name)
-    where = next((key for key in ("file_name", "hf_hub_url") if key in entry), None)
-    if where is None:
-        remedy = "give file_name or hf_hub_url; scripts are not run"
-        raise DataError("the entry says not where the data are", file=file, record=name, remedy=remedy)
-    if not isinstance(entry[where], str) or Path(entry[where]).name == INFO:
-        raise DataError("must be the name of a data file or data set", file=file, record=name, field=where)
-    for part in ("columns", "tags"):
-        if not isinstance(entry.get(part) or {}, dict):
-            raise DataError("must be an object of names", file=file, record=name, field=part)
-
-
-def _told(record: Record, entry: Mapping[str, Any]) -> dict[str, Any]:
-    """The record's columns under the names that LLaMA-Factory's entry explains."""
-    columns, fields = entry.get("columns") or {}, record.fields
-    kept: dict[str, Any] = {
-        name: fields[name] for name in ("id", "source", "split", "answer", "choices", "kind") if name in fields
-    }
-    kept |= {name: fields.get(columns.get(name, name)) for name in ("images", "videos", "audios")}
-    if fields.get("image") and not kept["images"] and "images" not in columns:
-        remedy = f'add "images": "image" to its columns in {INFO}'
-        raise record.place.error("the entry names no column of pictures, but here is one", field="image", remedy=remedy)
-    # What the entry does not speak of stays, under names that mean nothing to a reader, to be told if it is worth it.
-    kept |= {name: fields[name] for name in fields if name not in every_field() and name not in columns.values()}
-    if entry.get("formatting", "alpaca") == "sharegpt":
-        return kept | {"messages": _turns(record, entry)}
-    asked, more, response = (fields.get(columns.get(part, default)) for part, default in _ALPACA.items())
-    question = f"{asked}\n{more}" if more else asked
-    before = _history(record, columns.get("history", "history"))
-    prompt = [*before, {"role": "user", "content": question}] if before else question
-    return kept | {"prompt": prompt, "completion": response}
-
-
-def _history(record: Record, field: str) -> list[dict[str, Any]]:
-    """Earlier pairs of instruction and response as turns."""
-    pairs = record.fields.get(field) or []
-    if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
-        remedy = "give [[instruction, response], ...]"
-        raise record.place.error("must be a list of pairs", field=field, remedy=remedy)
-    return [{"role": role, "content": text} for pair in pairs for role, text in zip(_SPEAKERS, pair, strict=True)]
-
-
-def _turns(record: Record, entry: Mapping[str, Any]) -> list[dict[str, Any]]:
-    field = (entry.get("columns") or {}).get("messages", "conversations")
-    tags = _TAGS | (entry.get("tags") or {})
-    roles = {tags[f"{role}_tag"]: role for role in ("user", "assistant", "system")}
-    turns = record.fields.get(field)
-    if not isinstance(turns, list) or not all(isinstance(turn, Mapping) for turn in turns):
-        raise record.place.error("must be a list of turns", field=field, remedy=f"see columns and tags in {INFO}")
-    spoken = [turn.get(tags["role_tag"]) for turn in turns]
-    wrong = next((role for role in spoken if not isinstance(role, str) or role not in roles), "")
-    if wrong != "":
-        remedy = f"{INFO} names {', '.join(map(repr, roles))}"
-        raise record.place.error(f"unknown role {wrong!r}", field=field, remedy=remedy)
-    system = record.fields.get((entry.get("columns") or {}).get("system", "system"))
-    told = [
-        {
-            "role": roles[turn[tags["role_tag"]]],
-            "content": turn.get(tags["content_tag"]),
-            **{key: turn[key] for key in UNREAD_KEYS if turn.get(key)},
-        }
-        for turn in turns
-    ]
-    return [{"role": "system", "content": system}, *told] if system else told
+        with fsspec.open(path, "rb") as file:
+            return {"bytes": file.read(), "path": path}
+    return {name: _fetched(item) for name, item in value.items()}

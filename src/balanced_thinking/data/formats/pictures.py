@@ -1,23 +1,29 @@
 r"""Pictures that records name: where they are, and whether they can be read.
 
 A relative path is tried in ``image_root``, then beside the data file, then in folders ``images`` and ``iconqa`` of
-both and in ``<split>/<id>/`` (as ScienceQA and IconQA are unpacked). Paths that lead out of those folders are refused
-unless asked for: a data set from elsewhere must not read any file of the machine into a training run. A path that
-Windows wrote (``pics\a.png``) is read with ``/``. What it leaves out: decoding (``rowcheck``).
+both and in ``<split>/<id>/`` of both (as ScienceQA and IconQA are unpacked). Paths that lead out of those folders are
+refused unless asked for: a data set from elsewhere must not read any file of the machine into a training run. A path
+that Windows wrote (``pics\a.png``) is read with ``/``; a long text that begins as the base64 of a picture does is one.
+What it leaves out: decoding (``rowcheck``).
 """
 
 # Text instead of pathlib, since these lines run once a picture.
 # ruff: noqa: PTH100, PTH110, PTH113, PTH117, PTH118, PTH120
 
 import os
+from base64 import b64decode
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 from balanced_thinking.data.formats.options import Notes
 from balanced_thinking.data.formats.source import Record
-from balanced_thinking.data.rowcheck import image_size, plain_picture, shortened
+from balanced_thinking.data.rowcheck import image_size, normalise_messages, plain_picture, read_images, shortened
 from balanced_thinking.errors import DataError
+
+# How base64 of PNG, JPEG, GIF and WebP begins; no path is like that and so long, and base64 throughout.
+_BASE64 = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR")
+_SHORTEST, _LONGEST_PATH = 64, 4096
 
 
 def resolve_picture(
@@ -36,7 +42,7 @@ def resolve_picture(
         DataError: no such picture, a path outside the data folder, or a picture that cannot be read.
     """
     try:
-        value = plain_picture(value)
+        value = _of_base64(plain_picture(value))
     except DataError as error:
         raise error.at(file=record.file, record=record.place.record) from error
     if isinstance(value, str | os.PathLike):
@@ -46,6 +52,20 @@ def resolve_picture(
     except DataError as error:
         raise error.at(file=record.file) from error
     return value
+
+
+def given_pictures(record: Record, *, image_root: Path | None, allow_outside: bool) -> list[Any]:
+    """The pictures that a record names in its fields or in parts of its messages, whatever else it lacks.
+
+    Raises:
+        DataError: as ``resolve_picture``, or pictures and their places differ in number.
+    """
+    fields, place = record.fields, record.place
+    given = read_images(fields, place) or [fields[name] for name in ("file_name",) if fields.get(name)]
+    for field in ("messages", "prompt"):
+        if isinstance(fields.get(field), list):
+            _, given = normalise_messages(fields[field], given, place=place, field=field, marked=True)
+    return [resolve_picture(each, record, image_root=image_root, allow_outside=allow_outside) for each in given]
 
 
 def _find_either(path: str, record: Record, image_root: Path | None, allow_outside: bool, notes: Notes | None) -> str:
@@ -80,7 +100,7 @@ def _find(path: str, record: Record, image_root: Path | None, allow_outside: boo
     if record.fields.get("id") is not None:
         split = str(record.fields.get("split") or record.file.stem)
         own = os.path.join(split, str(record.fields["id"]))
-        places += [os.path.join(folder, name, own) for name in below[:2]]
+        places += [os.path.join(home, name, own) for name in below[:2] for home in homes]
     tried = [os.path.normpath(os.path.join(place, path)) for place in places]
     inside = [name for name in tried if allow_outside or any(_is_within(name, home) for home in homes)]
     if not inside:
@@ -100,6 +120,19 @@ def _find(path: str, record: Record, image_root: Path | None, allow_outside: boo
     remedy = "give image_root, the folder of the pictures"
     message = f"no such picture: {shortened(path)} (looked in {folders})"
     raise record.place.error(message, field="images", remedy=remedy)
+
+
+def _of_base64(value: Any) -> Any:
+    """The bytes of a picture that is given as base64 text, as VLMEvalKit's tables do; anything else as it is."""
+    if not isinstance(value, str) or len(value) < _SHORTEST or not value.lstrip().startswith(_BASE64):
+        return value
+    try:
+        return b64decode("".join(value.split()), validate=True)
+    except ValueError as error:
+        if len(value) <= _LONGEST_PATH:
+            return value
+        remedy = "write it again; it may be cut off"
+        raise DataError(f"the picture {shortened(value)} is not base64", field="images", remedy=remedy) from error
 
 
 def _of_url(path: str) -> str:

@@ -173,7 +173,8 @@ def answer_text(value: Any, place: Place) -> str:
     """
     if isinstance(value, bool) or not isinstance(value, str | int | float) or value != value:
         kind = "null" if value is None else type(value).__name__
-        raise place.error(f"an answer must be text or a number, not {kind}", field="answer")
+        remedy = "give it as text or a number, or leave the row out"
+        raise place.error(f"an answer must be text or a number, not {kind}", field="answer", remedy=remedy)
     text = clean_answer(str(value))
     if not text:
         raise place.error("the answer is empty", field="answer", remedy="give it, or leave the row out")

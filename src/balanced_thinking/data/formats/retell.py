@@ -54,7 +54,8 @@ def own_answer(options: Options, format_name: str) -> Options:
         ConfigError: the user asked for another place.
     """
     if options.answer_from not in (None, "tag"):
-        raise ConfigError(f"data format {format_name} says itself where its answer is; leave answer_from out")
+        remedy = "leave answer_from out, or of several data sets give it in the entries of those that need it"
+        raise ConfigError(f"data format {format_name} says itself where its answer is; {remedy}")
     return replace(options, answer_from="tag")
 
 
@@ -82,7 +83,8 @@ def chat(record: Record, field: str, *, role: str, content: str) -> list[dict[st
     """
     turns = record.fields.get(field)
     if not isinstance(turns, list) or not all(isinstance(turn, Mapping) for turn in turns):
-        raise record.place.error("must be a list of turns", field=field)
+        remedy = f'write [{{"{role}": "user", "{content}": ..}}, ..], or leave the row out'
+        raise record.place.error("must be a list of turns", field=field, remedy=remedy)
     found = []
     for number, turn in enumerate(turns):
         who = turn.get(role)

@@ -63,5 +63,6 @@ def _several(value: Any, record: Record, field: str) -> Any:
         try:
             return json.loads(value)
         except (ValueError, RecursionError) as error:
-            raise record.place.error(f"not a JSON list ({error})", field=field) from error
+            remedy = 'write it as JSON does, ["dog", "cat"] (json.dumps), or parted by |'
+            raise record.place.error(f"not a JSON list ({error})", field=field, remedy=remedy) from error
     return [part.strip() for part in value.split("|")]

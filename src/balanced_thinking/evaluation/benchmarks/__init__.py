@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from balanced_thinking.data.example import Example
+from balanced_thinking.data.formats.folders import is_here
 from balanced_thinking.data.formats.options import Options
 from balanced_thinking.errors import EvaluationError
 from balanced_thinking.evaluation.benchmarks import easy_vqa
@@ -130,7 +131,7 @@ def ask(benchmark: str | PathLike, reading: Mapping[str, Any] | None = None) -> 
         return Asked(
             file_name(text), theirs.max_new_tokens, theirs.rules, lambda: theirs.questions(split, source, options)
         )
-    if not Path(text).exists():
+    if not is_here(text):
         names = [*BENCHMARKS, *PUBLISHED]
         raise EvaluationError(f"no benchmark and no data file is called {text!r}; {_nearest(text, names)}")
     return Asked(file_name(text), DATA_FILE_CAP, {}, partial(_of_a_file, Path(text).resolve(), reading or {}))
@@ -160,7 +161,7 @@ def file_name(benchmark: str | PathLike) -> str:
         default = "test" if known in BENCHMARKS else next(iter(PUBLISHED[known].splits))
         return known if split in ("", default) else f"{known}-{split}"
     path = Path(benchmark).resolve()
-    return re.sub(r"[^\w.-]+", "-", path.name if path.is_dir() else path.stem)
+    return re.sub(r"[^\w.-]+", "-", path.name if path.is_dir() or ":" in path.name else path.stem)
 
 
 def _parts(text: str) -> tuple[str, str, str | None]:
