@@ -123,6 +123,14 @@ def test_sets_of_different_options_are_mixed_as_documented(tmp_path, monkeypatch
     assert DataArguments(dataset=as_text, dataset_fractions=[0.5, 1, 1]) == data
 
 
+def test_options_of_a_later_entry_are_looked_at_before_the_first_is_read(tmp_path):
+    for name in ("a.jsonl", "b.jsonl"):
+        (tmp_path / name).write_text("not json\n")
+    entries = [str(tmp_path / "a.jsonl"), {"path": str(tmp_path / "b.jsonl"), "answer_from": "after_thin"}]
+    with pytest.raises(ConfigError, match=r"dataset .*b\.jsonl: answer_from must be one of tag, .*, not 'after_thin'"):
+        load_data(DataArguments(dataset=entries))
+
+
 def test_options_of_an_entry_win_over_those_of_all(files):
     assert ids(dataset=[{"path": files[0], "limit": 2}, files[1]], limit=1) == ["a0", "a1", "b0"]
     hub = DataArguments(dataset=[{"path": "owner/name", "name": "small"}, {"path": "owner/name", "split": "test"}])

@@ -323,6 +323,8 @@ def _read(
 def _mixture(data: DataArguments, segments: Sequence[SegmentSpec]) -> Iterator[tuple[str, Iterator[Example]]]:
     """Each data set's name and the examples that are used of it, one data set after the other."""
     sets = data.each()
+    for alone in sets:  # before the first is read, which can take long
+        _options(alone, segments)
     for alone, fraction in zip(sets, data.dataset_fractions or [1.0] * len(sets), strict=True):
         name = alone.dataset[0]
         examples = _spread(read_examples(name, alone, split="train", segments=segments, limit=alone.limit), fraction)
@@ -374,14 +376,13 @@ def read_examples(
 
 
 def _options(data: DataArguments, segments: Sequence[SegmentSpec]) -> Options:
-    return Options(
-        None if data.image_root is None else Path(data.image_root),
-        data.answer_from,
-        "train" if data.without_think else data.on_missing,
-        data.columns or {},  # type: ignore[arg-type]
-        data.allow_outside,
-        tuple(segments),
-    )
+    root = None if data.image_root is None else Path(data.image_root)
+    on_missing = "train" if data.without_think else data.on_missing
+    columns: Any = data.columns or {}
+    try:
+        return Options(root, data.answer_from, on_missing, columns, data.allow_outside, tuple(segments))
+    except ConfigError as error:
+        raise ConfigError(f"dataset {data.dataset[0]}: {error}" if data.dataset else str(error)) from error
 
 
 def _spread(examples: Iterable[Example], fraction: float) -> Iterator[Example]:
