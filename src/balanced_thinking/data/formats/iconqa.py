@@ -69,7 +69,8 @@ def split_of(record: Record, root: Path | None = None) -> Any:
     if record.fields.get("split") is not None or record.fields.get("id") is None:
         return record.fields.get("split")
     kind, number = str(record.fields.get("ques_type")), str(record.fields["id"])
-    listed = _listed_splits(record.folder / "pid_splits.json")
+    file = record.folder / "pid_splits.json"
+    listed = _listed_splits(file, file.stat().st_mtime_ns) if file.is_file() else {}
     if (kind, number) in listed:
         return listed[kind, number]
     homes = [home / below for home in (root, record.folder) if home is not None for below in ("", "images", "iconqa")]
@@ -78,10 +79,8 @@ def split_of(record: Record, root: Path | None = None) -> Any:
 
 
 @lru_cache(maxsize=8)
-def _listed_splits(file: Path) -> dict[tuple[str, str], str]:
-    """``{"choose_txt_train": ["7", ..], ..}`` as {(type, id): split}."""
-    if not file.is_file():
-        return {}
+def _listed_splits(file: Path, _changed: int) -> dict[tuple[str, str], str]:
+    """``{"choose_txt_train": ["7", ..], ..}`` as {(type, id): split}, read anew when the file has changed."""
     try:
         told = json.loads(file.read_text(encoding="utf-8"))
         named = {tuple(name.rpartition("_")[::2]): ids for name, ids in told.items()}
