@@ -163,6 +163,18 @@ def test_a_hub_data_set_shows_the_pictures_of_its_files(hub):
     assert (found.shared, found.pictures) == (1, 1)
 
 
+def test_a_connection_lost_between_rows_is_one_line(monkeypatch):
+    def rows():
+        yield dict(ROW)
+        raise ConnectionError("reset by peer")
+
+    monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: rows())
+    examples = load_examples("owner/name")
+    next(examples)
+    with pytest.raises(DataError, match=r"owner/name: no such file, and no such .* \(reset by peer\); check the name"):
+        next(examples)
+
+
 def test_files_that_lie_beside_the_rows_on_the_hub_are_fetched(hub, monkeypatch):
     import fsspec
 

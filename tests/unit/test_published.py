@@ -260,7 +260,7 @@ def test_without_a_folder_the_hub_is_asked(monkeypatch):
 
     monkeypatch.setattr("datasets.load_dataset", unreachable)
     with pytest.raises(
-        EvaluationError, match=r"ai2d cannot be had from the hub .no network here.; .* give its folder as NAME=FOLDER"
+        DataError, match=r"ai2d: cannot be had from the hub .no network here.; .* give its folder as NAME=FOLDER"
     ):
         list(ask("ai2d").load())
 

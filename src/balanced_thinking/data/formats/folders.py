@@ -170,23 +170,32 @@ def _saved_dataset(path: Path) -> Iterator[Record]:
 
 
 def _hub(name: str) -> Iterator[Record]:
-    """Rows of a hub data set as they are stored there: pictures stay encoded, as in its files."""
-    from datasets import load_dataset
-
     owner_and_name, *more = name.split(":")
     config, split = (more[0] if len(more) == 2 else None, more[-1] if more else "train")
+    fault = "no such file, and no such data set of the hub"
+    remedy = (
+        "check the name (owner/name:split or owner/name:config:split) and the network, or download the data set and"
+    )
+    rows = stream_hub(owner_and_name, config, split, fault=fault, remedy=f"{remedy} give its file")
+    return numbered(rows, Path(name))
+
+
+def stream_hub(name: str, config: str | None, split: str, *, fault: str, remedy: str) -> Iterator[dict[str, Any]]:
+    """Rows of a hub data set as they are stored there: decoded, pictures of a whole set would take gigabytes.
+
+    Raises:
+        DataError: ``fault`` with the hub's reason, at the first row or at a later one, and ``remedy``.
+    """
+    from datasets import load_dataset
+
     try:
-        rows = load_dataset(owner_and_name, config, split=split, streaming=True)
-        rows = rows.decode(False) if getattr(rows, "features", None) else rows
+        rows = load_dataset(name, config, split=split, streaming=True)
+        stored = iter(rows.decode(False) if getattr(rows, "features", None) else rows)
+        while (row := next(stored, None)) is not None:
+            yield _fetched(row)
     except Exception as error:  # the hub's clients raise dozens of kinds, all of which mean the same to the user
         reason = " ".join(str(error).split())[:200]
-        remedy = (
-            "check the name (owner/name:split or owner/name:config:split) and the network, or download the data set"
-        )
-        raise DataError(
-            f"no such file, and no such data set of the hub ({reason})", file=name, remedy=f"{remedy} and give its file"
-        ) from error
-    return numbered(map(_fetched, rows), Path(name))
+        raise DataError(f"{fault} ({reason})", file=name, remedy=remedy) from error
 
 
 def _fetched(value: Any) -> Any:

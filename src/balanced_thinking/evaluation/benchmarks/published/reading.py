@@ -11,6 +11,7 @@ from typing import Any
 
 from balanced_thinking.core.answers import parse_number
 from balanced_thinking.data.example import AnswerKind, Example
+from balanced_thinking.data.formats.folders import stream_hub
 from balanced_thinking.data.formats.options import Notes, Options
 from balanced_thinking.data.formats.pictures import resolve_picture
 from balanced_thinking.data.formats.source import Record, numbered, read_file
@@ -104,20 +105,10 @@ class Published:
         raise EvaluationError(f"{folder} holds none of the benchmark's files; looked for {', '.join(looked_for)}")
 
     def _of_the_hub(self, split: str) -> Iterator[Record]:
-        from datasets import load_dataset
-
         name, config = self.hub
-        try:
-            # Pictures stay encoded: decoded, those of a whole benchmark would take gigabytes.
-            rows = load_dataset(name, config, split=self.splits[split], streaming=True).decode(False)
-            yield from numbered(iter(rows), Path(name))
-        except DataError:
-            raise
-        except Exception as error:  # the hub's clients raise dozens of kinds, all of which mean the same to the user
-            reason = " ".join(str(error).split())[:200]
-            raise EvaluationError(
-                f"{name} cannot be had from the hub ({reason}); download it and give its folder as NAME=FOLDER"
-            ) from error
+        remedy = "download it and give its folder as NAME=FOLDER"
+        rows = stream_hub(name, config, self.splits[split], fault="cannot be had from the hub", remedy=remedy)
+        return numbered(rows, Path(name))
 
 
 def question(
