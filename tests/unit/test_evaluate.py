@@ -92,6 +92,18 @@ def test_finished_evaluation_returns_without_the_model(whole, folder, data, monk
     assert run(folder, data, out) == row
 
 
+@pytest.mark.parametrize("kept", [4, 9])
+def test_stored_answers_are_scored_by_the_rules_of_today(whole, folder, data, tmp_path, capsys, kept):
+    """Before, a file went on with the verdicts of the version that began it, so that a figure mixed two rules."""
+    shutil.copytree(whole[1], tmp_path, dirs_exist_ok=True)
+    old = [line | {"correct": not line["correct"], "malformed": None, "source": "old"} for line in lines(tmp_path)]
+    path = tmp_path / "predictions" / "shapes.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in old[:kept]))
+    assert without_time(run(folder, data, tmp_path, batch_size=4)) == without_time(whole[0])
+    assert lines(tmp_path) == lines(whole[1])
+    assert f"{kept} stored answers are scored otherwise by this version" in " ".join(capsys.readouterr().err.split())
+
+
 class StoppedError(Exception):
     pass
 

@@ -289,11 +289,17 @@ def test_the_hub_is_streamed_without_decoding_pictures(monkeypatch):
         ("mmmu", {"answer": "?"}, "has no answer; take validation"),
         ("a-okvqa", {"image": None}, "image: is missing"),
         ("ai2d", {"image": None}, "image: is missing"),
-        ("iconqa", {"choices": "4,0,1", "answer": "0"}, "answer: '0' may be the number of a choice or its text"),
-        ("iconqa", {"choices": "B,A,C", "answer": "A"}, "answer: 'A' may be the letter of a choice or its text"),
         ("iconqa", {"ques_type": "choose_img", "choices": "a,b,c"}, "choices: 3 choices, but 1 pictures of them"),
         ("iconqa", {"ques_type": None}, "ques_type"),
         ("m3cot", {"image": None}, "image: is missing"),
+        ("m3cot", {"split": "dev2"}, "field split: 'dev2' is no split; known are test, val, train"),
+        ("m3cot", {"split": ["test"]}, "field split: .'test'. is no split"),
+        ("mmmu", {"question_type": "multi-choice"}, "question_type: unknown type 'multi-choice'; use one of multiple"),
+        ("mmmu", {"question_type": None}, "question_type: unknown type None"),
+        ("a-okvqa", {"correct_choice_idx": None}, "field correct_choice_idx: is missing"),
+        ("chartqa", {"answer": ["1", "2"]}, "answer: must be a text or a number"),
+        ("chartqa", {"answer": {"a": 1}}, "answer: must be a text or a number"),
+        ("mathvista", {"precision": None}, "precision: must be the number of decimals"),
     ],
 )
 def test_faults_name_record_and_field(name, change, message, tmp_path):
@@ -352,6 +358,7 @@ def test_iconqas_problems_without_a_split_are_told_apart(tmp_path):
         splits.setdefault(f"{problem['ques_type']}_{problem.pop('split')}", []).append(number)
     problems["90"] = problems["5"] | {"question": "Of another split?"}
     splits.setdefault(f"{problems['5']['ques_type']}_train", []).append("90")
+    splits |= {f"fill_in_blank_{part}": ["5", "90", "8"] for part in ("trainval", "minitrain", "minival", "minitest")}
     write_json(tmp_path, "problems.json", problems)
     picture(tmp_path, "train/fill_in_blank/90/image.png")
     picture(tmp_path, "val/fill_in_blank/8/image.png")
@@ -362,12 +369,96 @@ def test_iconqas_problems_without_a_split_are_told_apart(tmp_path):
     assert asked == [a.example.id for a in ask(f"iconqa={tmp_path}").load()] == ["5", "6", "7"]
 
 
-def test_m3cot_as_its_own_writer_leaves_it(tmp_path):
-    row = {"id": "m", "question": "Q?", "choices": ["a", "b"], "answer": "A", "rationale": "r"}
-    picture(tmp_path, "images/m.png")
-    (tmp_path / "dev.jsonl").write_text(json.dumps(row | {"image_path": "images/m.png", "split": "dev"}))
+M3COT_ROW = {"id": "m", "question": "Q?", "choices": ["a", "b"], "answer": "A", "rationale": "r"}
+
+
+@pytest.mark.parametrize("home", ["", "data/"])
+def test_m3cot_as_its_own_writer_leaves_it(tmp_path, home):
+    """Pictures are named from the top of the folder, wherever the questions lie."""
+    picture(tmp_path, "pictures/m.png")
+    file = tmp_path / f"{home}dev.jsonl"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(json.dumps(M3COT_ROW | {"image_path": "pictures/m.png", "split": "dev"}))
     (found,) = ask(f"m3cot:val={tmp_path}").load()
     assert [Path(image).name for image in found.example.images] == ["m.png"]
+
+
+def test_splits_are_told_apart_however_they_are_called(tmp_path):
+    rows = [M3COT_ROW | {"id": split, "split": split, "image": encoded()}
+            for split in ("train", "dev", "validation", "val", " Test", "testmini")]  # fmt: skip
+    parquet(tmp_path, "all.parquet", rows[:-1])
+    found = {split: [asked.example.id for asked in ask(f"m3cot:{split}={tmp_path / 'all.parquet'}").load()]
+             for split in ("test", "val", "train")}  # fmt: skip
+    assert found == {"test": [" Test"], "val": ["dev", "validation", "val"], "train": ["train"]}
+    parquet(tmp_path, "dev.parquet", [M3COT_ROW | {"image": encoded()}])
+    with pytest.raises(EvaluationError, match=r"dev.parquet is called val, and test is asked for; ask for :val$"):
+        list(ask(f"m3cot={tmp_path / 'dev.parquet'}").load())
+    assert len(list(ask(f"m3cot:val={tmp_path / 'dev.parquet'}").load())) == 1
+    parquet(tmp_path, "train-00000-of-00001.parquet", [M3COT_ROW | {"image": encoded()}])
+    with pytest.raises(EvaluationError, match=r"is called train, and test is asked for; rename it if it is not$"):
+        list(ask(f"ai2d={tmp_path / 'train-00000-of-00001.parquet'}").load())
+
+
+def test_mmmus_dev_is_not_its_validation(tmp_path):
+    shown = {f"image_{number}": encoded() for number in (1, 2, 3)}
+    for part, count in (("dev", 1), ("validation", 2)):
+        parquet(tmp_path, f"Art/{part}-00000-of-00001.parquet", [MMMU_ROW | shown | {"split": part}] * count)
+    assert [len(list(ask(f"mmmu:{split}={tmp_path}").load())) for split in ("dev", "val")] == [1, 2]
+
+
+@pytest.mark.parametrize(("name", "file"), [("ai2d", "data/test"), ("mmmu", "Art/validation")])
+def test_a_missing_shard_is_not_a_smaller_benchmark(tmp_path, name, file):
+    row = {"question": "Q?", "options": ["a", "b"], "answer": "1", "image": encoded()}
+    parquet(tmp_path, f"{file}-00000-of-00002.parquet", [row])
+    with pytest.raises(DataError, match=r"only 1 of 2 shards of [a-z]+ are there; download the others"):
+        list(ask(f"{name}={tmp_path}").load())
+
+
+def test_fewer_questions_than_published_are_said(tmp_path, capsys):
+    ai2d(tmp_path)
+    assert find_benchmark(f"ai2d={tmp_path}").remark == "ai2d: 1 questions are here, 3,088 were published"
+    assert find_benchmark(f"ai2d={tmp_path}", limit=1).remark is None
+    assert find_benchmark(f"ai2d={tmp_path}", limit=2).remark is not None
+    told = ["export", "lmms-eval", "--benchmark", f"ai2d={tmp_path}", "--output_dir", str(tmp_path / "tasks")]
+    assert main(told) == 0
+    assert "ai2d: 1 questions are here, 3,088 were published" in capsys.readouterr().err
+
+
+def test_iconqas_right_choice_on_the_hub_is_told_by_its_text(tmp_path):
+    """ "2" of "3,2,1" is the second, not the third: the hub writes texts, and numbers only of pictures."""
+    row = {"question_id": "6", "question": "Which?", "query_image": encoded()}
+    kinds = {"choose_txt": [("3,2,1", "2"), ("4, 0, 1", "0"), ("B,A,C", "A"), ("up,down", "B"), ("up,down", "1")]}
+    rows = [row | {"ques_type": "choose_txt", "choices": told, "answer": answer}
+            for told, answer in kinds["choose_txt"]]  # fmt: skip
+    parquet(tmp_path, "rows.parquet", rows)
+    assert [a.example.answer for a in ask(f"iconqa={tmp_path / 'rows.parquet'}").load()] == ["B", "B", "B", "B", "B"]
+    blank = row | {"ques_type": "fill_in_blank", "choices": "", "answer": None, "answers": ["3", "three", "3"]}
+    parquet(tmp_path, "blank.parquet", [blank])
+    (found,) = ask(f"iconqa={tmp_path / 'blank.parquet'}").load()
+    assert (found.example.answer, found.also) == ("3", ("three",))
+
+
+def test_an_interval_of_mmmu_is_one_answer(tmp_path):
+    rows = [MMMU_ROW | {"question_type": "short-answer", "question": "Where?", "options": "[]", "answer": told}
+            for told in ("[0, 5]", "['a', 'b']", "[" * 5000)]  # fmt: skip
+    parquet(tmp_path, "rows.parquet", rows)
+    found = [(a.example.answer, a.also) for a in ask(f"mmmu={tmp_path / 'rows.parquet'}").load()]
+    assert found == [("[0, 5]", ()), ("a", ("b",)), ("[" * 5000, ())]
+
+
+def test_halves_of_chartqa_are_named_where_they_are_told(tmp_path):
+    row = {"question": "Q?", "answer": "1", "image": encoded()}
+    told = [{}, {"human_or_machine": 0}, {"human_or_machine": 1}, {"human_or_machine": "0"}, {"type": "human_test"}]
+    for number, more in enumerate(told):
+        parquet(tmp_path, f"{number}.parquet", [row | more])
+    found = [next(iter(ask(f"chartqa={tmp_path / f'{n}.parquet'}").load())).example.source for n in range(len(told))]
+    assert found == ["chartqa", "chartqa/human", "chartqa/augmented", "chartqa/human", "chartqa/human"]
+
+
+def test_cocos_number_may_be_a_text(tmp_path):
+    write_json(tmp_path, "aokvqa_v1p0_val.json", [AOK | {"image_id": "42"}])
+    picture(tmp_path, "val2017/000000000042.jpg")
+    assert len(list(ask(f"a-okvqa={tmp_path}").load())) == 1
 
 
 @pytest.mark.parametrize("option", ["format", "columns", "answer_from", "image_root"])
@@ -476,6 +567,7 @@ MANY = ("red fox", "blue whale", "dog", "cat")
         ("blue whale", "B", 1.0),
         ("something else", "B", 0.0),
         ("", "B", 0.0),
+        ("B final A, C. ;", "B", 1.0),  # one mark after the other is stripped, so that "C." keeps its dot and blank
     ],
 )
 def test_mmmu_with_choices(answer, right, score):
@@ -514,7 +606,8 @@ def test_mmmu_open(answer, question, score):
         ("1" * 40, asked("1.5", answer_type="float", precision=1.0), 0.0),
         ("1e999", asked("1.5", answer_type="float", precision=1.0), 0.0),
         ("1e999", asked("15", answer_type="integer"), 0.0),
-        ("2", asked("1.5", answer_type="float", precision=float("nan")), 1.0),
+        ("1.5", asked("1.5", answer_type="float", precision=float("nan")), 0.0),
+        ("2", asked("1.5", answer_type="float", precision=None), 0.0),
         ("1.5", asked("1.5", answer_type="float", precision="1.0"), 1.0),
         ("B", asked("A", ("x", "x"), answer_type="text"), 1.0),
         ("1.46", asked("1.5", answer_type="float", precision=1.0), 1.0),
@@ -525,7 +618,7 @@ def test_mmmu_open(answer, question, score):
         ("The answer is (B)", asked("B", ("x", "y"), answer_type="text"), 1.0),
         ("(A) or (B)", asked("B", ("x", "y"), answer_type="text"), 0.0),
         ("-3", asked("B", ("-3", "3"), answer_type="text"), 0.0),
-        ("1.5", asked("1.5", answer_type="float", precision=[1]), 1.0),
+        ("1.5", asked("1.5", answer_type="float", precision=[1]), 0.0),
         ("z", asked("B", ("x", "y"), answer_type="text"), 0.0),
         (None, asked("14", answer_type="integer"), 0.0),
     ],

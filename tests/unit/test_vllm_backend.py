@@ -36,6 +36,8 @@ class FakeVllm:
 
     def generate(self, requests, sampling, *, tokenization_kwargs):
         assert sampling.temperature == 0.0
+        if any("long" in request["prompt"] for request in requests):
+            raise ValueError("The decoder prompt (length 9312) is longer than\nthe maximum model length of 8192.")
         outputs = []
         for request in requests:
             special = tokenization_kwargs["add_special_tokens"]
@@ -115,6 +117,12 @@ def test_options_reach_vllm_and_one_engine_serves_all(folder, vllm):
 def test_the_users_limit_of_pictures_wins(folder, vllm):
     ask(Engine(folder, "vllm", options={"limit_mm_per_prompt": {"image": 4}}), 1)
     assert vllm.made[0]["limit_mm_per_prompt"] == {"image": 4}
+
+
+def test_a_prompt_that_vllm_refuses_is_one_line(folder, vllm):
+    generator = Engine(folder, "vllm").generator(8, batch_size=None, say=print, segments=THINK_ANSWER, template={})
+    with pytest.raises(EvaluationError, match=r"refuses a prompt .*longer than the maximum.*; change backend_options$"):
+        list(generator.batches([Prompt("q", [{"role": "user", "content": "how long?"}], ())]))
 
 
 def test_an_option_that_vllm_does_not_know_is_one_line(folder, vllm):

@@ -35,7 +35,7 @@ MALFORMED_KINDS = (
 ANSWER_KINDS = ("choice", "number", "text")
 
 # A lone letter ("B", "(b)", "B.") and a letter before a text ("B. a dog", "(B) a dog"); never "A dog", an article.
-_LONE_LETTER = re.compile(r"[(\[{<]?\s*([A-Za-z])\s*[)\]}>]?\s*[.:]?")
+_LONE_LETTER = re.compile(r"[(\[{<]?\s*([A-Za-z])(?:\s*[)\]}>])?(?:\s*[.:])?")
 _LETTER_FIRST = re.compile(r"(?:[(\[{<]\s*([A-Za-z])\s*[)\]}>]|([A-Za-z])\s*[.:)\]}>])")
 # Another letter behind it, in brackets ("f(x)" has none) or at the start of a line: then no choice is named.
 _LETTER_LATER = re.compile(r"(?<!\w)[(\[{<]\s*([A-Za-z])\s*[)\]}>]|^[^\S\n]*([A-Za-z])\s*[.:)\]}>]", re.MULTILINE)

@@ -34,12 +34,14 @@ _GREY = (128, 128, 128)
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What is evaluated on: a name for files, the default cap, the questions in order, the benchmark's own scores."""
+    """What is evaluated on: a name for files, the default cap, the questions in order, the benchmark's own scores, and
+    what must be said of the questions."""
 
     name: str
     max_new_tokens: int
     questions: list[Question]
     rules: Mapping[str, Rule]
+    remark: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +123,12 @@ def evaluate(
     target = find_benchmark(benchmark, limit=limit, reading={"segments": segments, **(reading or {})})
     cap = max_new_tokens or target.max_new_tokens
     with _shown(target, progress) as (advance, say):
+        if target.remark:
+            say(target.remark)
         asking = _Asking(cap, blank_images, *prompting(engine.model, system_prompt, chat_template_kwargs, say=say))
         identity = engine.identity | asked_identity(target.questions, segments) | asking.identity
         ledger = _ledger(Path(output_dir), target, identity | {"limit": limit}, say)
+        _score_anew(ledger, target, segments, say)
         advance([ledger.rows[i] for i in sorted(ledger.rows)])
         if left := [(i, asked) for i, asked in enumerate(target.questions) if i not in ledger.rows]:
             shared: dict[str, Any] = {"segments": segments, "template": asking.template}
@@ -159,7 +164,10 @@ def find_benchmark(
                 check_reference(answer, kind=example.kind, choices=example.choices)
         except EvaluationError as error:
             raise EvaluationError(f"{asked.name}, question {example.id}: {error}") from error
-    return Target(asked.name, asked.max_new_tokens, questions, asked.rules)
+    remark = None
+    if asked.size not in (None, len(questions)) and len(questions) != limit:
+        remark = f"{asked.name}: {len(questions):,} questions are here, {asked.size:,} were published"
+    return Target(asked.name, asked.max_new_tokens, questions, asked.rules, remark)
 
 
 def score(
@@ -210,6 +218,18 @@ def _ledger(output_dir: Path, target: Target, config: dict[str, Any], say: Calla
     count, scores = len(target.questions), tuple(target.rules)
     config = config | {"benchmark": target.name}
     return Ledger(output_dir, target.name, config=config, say=say, count=count, scores=scores)
+
+
+def _score_anew(ledger: Ledger, target: Target, segments: Sequence[SegmentSpec], say: Callable[[str], None]) -> None:
+    """Stored answers by the rules of today, so that no figure mixes those of two versions."""
+    changed = 0
+    for index, row in ledger.rows.items():
+        told = Response(row["response"], [], row["truncated"], row["think_tokens"], row["answer_tokens"])
+        now = score(index, target.questions[index], response=told, rules=target.rules, segments=segments)
+        changed += any(now.get(name) != row.get(name) for name in ("correct", "scores", "malformed"))
+        ledger.rows[index] = now
+    if changed:
+        say(f"{ledger.path}: {changed:,} stored answers are scored otherwise by this version, and count as it says")
 
 
 def _answer(

@@ -9,6 +9,7 @@ What it leaves out: running lmms-eval; other models and prompts than its own.
 import json
 import shlex
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -98,7 +99,7 @@ SEGMENTS = parse_segments({segments!r})
 
 
 def visual(doc):
-    return [Image.open(HERE / "questions" / name).convert("RGB") for name in doc["images"]]
+    return [Image.open(HERE / "questions" / name).convert("RGB") for name in json.loads(doc["images"])]
 
 
 def text(doc, lmms_eval_specific_kwargs=None):
@@ -217,6 +218,8 @@ def _task(target: Target) -> str:
 def _write_task(target: Target, folder: Path, cap: int) -> None:
     from tqdm.auto import tqdm
 
+    if target.remark:
+        tqdm.write(target.remark, file=sys.stderr)
     data = folder / "questions" / f"{target.name}.jsonl"
     data.parent.mkdir(parents=True, exist_ok=True)
     with data.open("w", encoding="utf-8") as file:
@@ -250,7 +253,7 @@ def _row(number: int, question: Question, target: Target, folder: Path) -> dict[
     return {
         "id": example.id,
         "text": asked,
-        "images": images,
+        "images": json.dumps(images),  # a list that is empty in the first 10 MB has no type for ``datasets``
         "answer": example.answer,
         "question": json.dumps(told),
     }

@@ -143,6 +143,7 @@ _FIELDS: Mapping[str, tuple[type, ...]] = {
     "malformed": (str, NoneType),
     "think_tokens": (int, NoneType),
     "answer_tokens": (int, NoneType),
+    "response": (str,),
 }
 
 

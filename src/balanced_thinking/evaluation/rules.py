@@ -22,7 +22,7 @@ from balanced_thinking.evaluation.question import Question
 
 _ANLS_LEAST, _RELATIVE = 0.5, 0.05
 _LONGEST = 1000  # characters of a key part, from its end, that are searched for numbers: it takes the square of them
-_MARKS = " ,.!?;:'"
+_MARKS = ",.!?;:'"
 _TRIVIAL = ("", *":,.!?;'")
 _BRACKETED = re.compile(r"\(([a-zA-Z])\)")
 _NUMBERS = (
@@ -74,7 +74,9 @@ def mathvista(answer: str | None, asked: Question) -> float:
         letters = _BRACKETED.findall(answer)
         return _right_choice(letters[0] if letters else answer, asked)
     if kind in ("integer", "float"):
-        digits = None if kind == "integer" else _digits(asked.facts.get("precision"))
+        digits = None if kind == "integer" else digits_asked_for(asked.facts.get("precision"))
+        if digits is None and kind == "float":
+            return 0.0
         value, right = (_rounded(text, digits) for text in (answer, example.answer))
         return float(value is not None and value == right)
     return float(answer.strip() == example.answer.strip())
@@ -114,11 +116,12 @@ def _right_choice(answer: str, asked: Question) -> float:
     return float(any(answers_match(answer, letter, kind="choice", choices=choices) for letter in same))
 
 
-def _digits(precision: Any) -> int:
+def digits_asked_for(precision: Any) -> int | None:
+    """The decimals that MathVista's ``precision`` asks for; None where it is not a number, in any sense."""
     try:
-        return int(float(precision or 0))
-    except (TypeError, ValueError, OverflowError):  # not a number, in any sense
-        return 0
+        return int(float(precision))
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def _rounded(text: str, digits: int | None) -> float | None:
@@ -164,7 +167,10 @@ def _plain_number(text: str) -> float | None:
 
 def _named_letter(answer: str, choices: tuple[str, ...]) -> str | None:
     """MMMU's rule: "(B)", else "B " or "B.", else the text of a choice in a long answer; of several the last."""
-    text, letters = f" {answer.strip(_MARKS)} ", LETTERS[: len(choices)]
+    bare = answer
+    for mark in _MARKS:  # one after the other, as the authors' script does
+        bare = bare.strip(mark)
+    text, letters = f" {bare} ", LETTERS[: len(choices)]
     for written, placed in (("({})", "({})"), ("{} ", " {} "), ("{}.", " {} ")):
         found = [letter for letter in letters if written.format(letter) in text]
         if found:

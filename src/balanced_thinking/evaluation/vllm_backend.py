@@ -111,7 +111,7 @@ class VllmGenerator:
             requests = [_request(prompt, text) for prompt, text in zip(chunk, texts, strict=True)]
             # A text is tokenised as a raw prompt, so that a bos token of the template would be the second.
             special = adds_special_tokens(tokenizer_of(processor), texts[0])
-            outputs = served.generate(requests, sampling, tokenization_kwargs={"add_special_tokens": special})
+            outputs = _generated(served, requests, sampling, special)
             prefixes = prefixes_of(processor, chunk, texts=texts, segments=self.segments, **self.template)
             answered = [self._read(reader, *pair) for pair in zip(outputs, prefixes, strict=True)]
             yield list(enumerate(answered, start=first))
@@ -130,6 +130,14 @@ def _request(prompt: Prompt, text: str) -> dict[str, Any]:
     if prompt.images:
         request["multi_modal_data"] = {"image": [open_image(image, record=prompt.id) for image in prompt.images]}
     return request
+
+
+def _generated(served: Any, requests: list[dict[str, Any]], sampling: Any, special: bool) -> Any:
+    try:
+        return served.generate(requests, sampling, tokenization_kwargs={"add_special_tokens": special})
+    except (TypeError, ValueError) as error:  # a prompt longer than max_model_len, say
+        reason = " ".join(str(error).split())
+        raise EvaluationError(f"vLLM refuses a prompt ({reason}); change backend_options") from error
 
 
 def _import_vllm() -> Any:

@@ -87,11 +87,11 @@ def _folder(path: Path, split: str | None) -> Iterator[Record]:
         raise DataError(f"the folder has no part {split!r}", file=path, remedy=remedy)
     if split is not None or len(parts) == 1:
         name = next(iter(parts)) if split is None else split
-        _check_whole(parts[name])
+        check_whole(parts[name])
         return _in_order(parts[name])
     if _belong_together(parts):
         for part in parts.values():
-            _check_whole(part)
+            check_whole(part)
         files = [file for part in parts.values() for file in part]
         remark = f"its {len(files)} files, which have the same columns, are read as one set"
         return (replace(record, remark=remark) for record in _in_order(files))
@@ -122,8 +122,13 @@ def _holds_data(folder: Path) -> bool:
     return any(item.suffix.lower() in READERS or item.name in _SAVED for item in folder.iterdir())
 
 
+def named_splits(stem: str) -> list[str]:
+    """The names of splits in a file's name: "train" in ``train-00000-of-00001``."""
+    return [found.lower() for found in _SPLIT.findall(stem)]
+
+
 def _has_split(names: Iterable[str]) -> bool:
-    return any(_SPLIT.search(name) for name in names)
+    return any(map(named_splits, names))
 
 
 def _belong_together(parts: Mapping[str, Sequence[Path]]) -> bool:
@@ -144,8 +149,12 @@ def _in_order(files: Sequence[Path]) -> Iterator[Record]:
     return (record for file in files for record in (_folder(file, None) if file.is_dir() else read_file(file)))
 
 
-def _check_whole(files: Sequence[Path]) -> None:
-    """Refuse a split of which a shard is missing."""
+def check_whole(files: Sequence[Path]) -> None:
+    """Refuse a split of which a shard is missing.
+
+    Raises:
+        DataError: says how many there are.
+    """
     shard = _SHARD.fullmatch(files[0].stem)
     if shard and len(files) < int(shard["count"] or 0):
         message = f"only {len(files)} of {int(shard['count'])} shards of {shard['split']} are there"

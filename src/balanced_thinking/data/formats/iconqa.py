@@ -80,11 +80,14 @@ def split_of(record: Record, root: Path | None = None) -> Any:
 
 @lru_cache(maxsize=8)
 def _listed_splits(file: Path, _changed: int) -> dict[tuple[str, str], str]:
-    """``{"choose_txt_train": ["7", ..], ..}`` as {(type, id): split}, read anew when the file has changed."""
+    """``{"choose_txt_train": ["7", ..], ..}`` as {(type, id): split}, read anew when the file has changed.
+
+    Its minitrain, trainval and so on are parts of the three splits.
+    """
     try:
         told = json.loads(file.read_text(encoding="utf-8"))
         named = {tuple(name.rpartition("_")[::2]): ids for name, ids in told.items()}
-        return {(kind, str(number)): split for (kind, split), ids in named.items() for number in ids}
+        return {(kind, str(number)): split for (kind, split), ids in named.items() if split in SPLITS for number in ids}
     except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
         remedy = "get it anew, or take it away: splits are then found by the folders of the pictures"
         raise DataError(f"not IconQA's list of splits ({error})", file=file, remedy=remedy) from error

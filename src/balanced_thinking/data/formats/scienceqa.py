@@ -43,8 +43,8 @@ def read(record: Record, options: Options, *, notes: Notes) -> Example:
     return retell(record, told, own_answer(options, "scienceqa"), notes=notes, names=names)
 
 
-def letter_of(index: Any, choices: Any, record: Record) -> str:
-    """The letter of a choice given by its number from 0.
+def letter_of(index: Any, choices: Any, record: Record, *, field: str = "answer") -> str:
+    """The letter of a choice given by its number from 0, which stands in ``field``.
 
     Raises:
         DataError: no such choice.
@@ -54,7 +54,8 @@ def letter_of(index: Any, choices: Any, record: Record) -> str:
     number = int(index) if isinstance(index, str) and index.isdecimal() else index
     if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < len(choices):
         remedy = f"give a number from 0 to {len(choices) - 1}"
-        raise record.place.error(f"no choice has the number {index!r}", field="answer", remedy=remedy)
+        message = "is missing" if index is None else f"no choice has the number {index!r}"
+        raise record.place.error(message, field=field, remedy=remedy)
     if number >= len(LETTERS):
         raise record.place.error(f"{len(choices)} choices, but only {len(LETTERS)} letters", field="choices")
     return LETTERS[number]

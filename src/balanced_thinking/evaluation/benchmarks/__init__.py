@@ -96,12 +96,14 @@ _OF_PUBLISHED = ("image_root", "allow_outside")  # the options of reading that p
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A benchmark as it is named on a command line: name for files, generation cap, own scores, and its questions."""
+    """A benchmark as it is named on a command line: name for files, generation cap, own scores, its questions, and how
+    many there are of it as published (None: not known)."""
 
     name: str
     max_new_tokens: int
     rules: Mapping[str, Rule]
     load: Callable[[], Iterable[Question]]
+    size: int | None = None
 
 
 def ask(benchmark: str | PathLike, reading: Mapping[str, Any] | None = None) -> Asked:
@@ -127,10 +129,9 @@ def ask(benchmark: str | PathLike, reading: Mapping[str, Any] | None = None) -> 
             raise EvaluationError(f"{known} has no split {split!r}; {_nearest(split, theirs.splits)}")
         if source is not None and not (source and Path(source).exists()):
             raise EvaluationError(f"{known}: {source!r} does not exist; give the folder with the benchmark's files")
-        options = _options(reading or {})
-        return Asked(
-            file_name(text), theirs.max_new_tokens, theirs.rules, lambda: theirs.questions(split, source, options)
-        )
+        options, size = _options(reading or {}), theirs.sizes.get(split or next(iter(theirs.splits)))
+        questions = partial(theirs.questions, split, source, options)
+        return Asked(file_name(text), theirs.max_new_tokens, theirs.rules, questions, size)
     if not is_here(text):
         names = [*BENCHMARKS, *PUBLISHED]
         raise EvaluationError(f"no benchmark and no data file is called {text!r}; {_nearest(text, names)}")

@@ -27,4 +27,5 @@ BENCHMARK = Published(
     {"test": "test"},
     ("data/{split}-*.parquet", "{split}-*.parquet", "{split}.jsonl", "{split}.json"),
     _read,
+    sizes={"test": 3088},
 )

@@ -22,7 +22,7 @@ _FILES = ("aokvqa_v1p0_{ours}.json", "data/{split}-*.parquet", "{split}-*.parque
 
 def _choices(record: Record, options: Options) -> Question:
     choices = texts(record, "choices")
-    letter = letter_of(record.fields.get("correct_choice_idx"), choices, record)
+    letter = letter_of(record.fields.get("correct_choice_idx"), choices, record, field="correct_choice_idx")
     return _asked(record, options, "a-okvqa", answer=letter, choices=choices)
 
 
@@ -41,13 +41,22 @@ def _direct(record: Record, options: Options) -> Question | None:
 def _asked(record: Record, options: Options, source: str, **parts: Any) -> Question:
     fields = record.fields
     picture = fields.get("image")
-    if picture is None and isinstance(fields.get("image_id"), int):
-        picture = f"{fields.get('split', 'val')}2017/{fields['image_id']:012d}.jpg"
+    if picture is None and str(fields.get("image_id")).isdecimal():
+        picture = f"{fields.get('split') or 'val'}2017/{int(fields['image_id']):012d}.jpg"
     if picture is None:
         raise missing(record, "image")
     named = record.with_fields(fields | {"id": fields.get("question_id", record.number)})
     return question(named, options, source, text=fields.get("question"), images=[picture], **parts)
 
 
-CHOICES = Published("A-OKVQA, four choices (val 1,145)", _HUB, _SPLITS, _FILES, _choices)
-DIRECT = Published("A-OKVQA, answered directly (val 1,145)", _HUB, _SPLITS, _FILES, _direct, {"vqa": vqa})
+CHOICES = Published(
+    "A-OKVQA, four choices (val 1,145)", _HUB, _SPLITS, _FILES, _choices, sizes={"val": 1145, "train": 17_056}
+)
+DIRECT = Published(
+    "A-OKVQA, answered directly (val 1,145 less those marked as too hard for that)",
+    _HUB,
+    _SPLITS,
+    _FILES,
+    _direct,
+    {"vqa": vqa},
+)

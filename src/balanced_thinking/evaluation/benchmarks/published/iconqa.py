@@ -1,13 +1,15 @@
 """IconQA (Lu et al. 2021): abstract diagrams; the choices are texts or pictures, or a blank is filled in.
 
-Layouts: the published problems.json with pictures in ``<split>/<type>/<id>/`` beside it, or the parquet files of the
-hub, where choices are one text with commas and pictures stand in ``choice_image_0`` and so on. Question text as
+Layouts: the published problems.json with pictures in ``<split>/<type>/<id>/`` beside it, or parquet files in the form
+of the hub, where choices are one text with commas, the right one is its text, and pictures stand in ``choice_image_0``
+and so on; the hub's own have two such columns at most, so its questions with more pictures are errors. Question text as
 lmms-eval, which sets "." behind every question; it names two pictures at most, here all are named. Own score: ``anls``.
 """
 
 from dataclasses import replace
 from typing import Any
 
+from balanced_thinking.data.example import Example
 from balanced_thinking.data.formats import iconqa
 from balanced_thinking.data.formats.options import Options
 from balanced_thinking.data.formats.source import Record
@@ -24,7 +26,15 @@ def _read(record: Record, options: Options) -> Question:
     example = read_with(iconqa, told, options, f"iconqa/{record.fields.get('ques_type')}")
     listed = "\nOptions:" if example.choices else ""
     text = f"{_STATEMENT}\nQuestion: {example.question}.{listed}"
-    return Question(replace(example, question=text))
+    return Question(replace(example, question=text), _further(record, example))
+
+
+def _further(record: Record, example: Example) -> tuple[str, ...]:
+    """Of a blank the hub's other right answers."""
+    given = record.fields.get("answers")
+    if example.choices or not isinstance(given, list | tuple):
+        return ()
+    return tuple(dict.fromkeys(str(each) for each in given if each is not None and str(each) != example.answer))
 
 
 def _of_the_hub(record: Record) -> Record:
@@ -36,26 +46,23 @@ def _of_the_hub(record: Record) -> Record:
         choices = listed
     if kind == "choose_img" and fields.get("choices") and len(listed) != len(pictures):
         message = f"{len(listed)} choices, but {len(pictures)} pictures of them"
-        raise record.place.error(message, field="choices", remedy="take the published problems.json")
+        remedy = "the hub's form keeps two at most; take the published problems.json"
+        raise record.place.error(message, field="choices", remedy=remedy)
     told = {"id": fields.get("question_id"), "image": fields["query_image"], "choices": choices}
     return record.with_fields(fields | told | {"answer": _answer(record, choices), "split": None})
 
 
 def _answer(record: Record, choices: list[Any] | None) -> Any:
-    """The number of the choice, from whatever names it: a number, a letter, its text, or its picture's file."""
-    answer = record.fields.get("answer", record.fields.get("answers"))
+    """The number of the choice: of the one with this text, as the hub names it ("2" of "3,2,1"), else as a number, a
+    letter or a picture's file gives it."""
+    answer = record.fields.get("answer")
+    answer = record.fields.get("answers") if answer is None else answer
     answer = answer[0] if isinstance(answer, list | tuple) and answer else answer
     if choices is None or not isinstance(answer, str):
         return answer
+    if answer.strip() in choices:
+        return choices.index(answer.strip())
     named = answer.removesuffix(".png").removeprefix("choice_")
-    if answer in choices:
-        right = choices.index(answer)
-        other = _place_named(answer)
-        if other is not None and other < len(choices) and other != right:
-            what = "number" if answer.isdecimal() else "letter"
-            message = f"{answer!r} may be the {what} of a choice or its text"
-            raise record.place.error(message, field="answer", remedy="take the published problems.json")
-        return right
     place = _place_named(named)
     return named if place is None else place
 
@@ -75,4 +82,5 @@ BENCHMARK = Published(
     _read,
     {"anls": anls},
     split_of=iconqa.split_of,
+    sizes={"test": 21_489, "val": 21_488},
 )

@@ -25,7 +25,16 @@ BENCHMARK = Published(
     "M3CoT (test 2,318)",
     ("LightChen2333/M3CoT", None),
     {"test": "test", "val": "validation", "train": "train"},
-    ("{dev}.jsonl", "{split}.jsonl", "data/{split}-*.parquet", "{split}-*.parquet", "{split}.json"),
+    (
+        "{dev}.jsonl",
+        "{split}.jsonl",
+        "data/{dev}.jsonl",
+        "data/{split}.jsonl",
+        "data/{split}-*.parquet",
+        "{split}-*.parquet",
+        "{split}.json",
+    ),
     _read,
     {"m3cot": score},
+    sizes={"test": 2318},
 )

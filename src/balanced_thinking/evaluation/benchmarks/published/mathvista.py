@@ -9,7 +9,7 @@ from balanced_thinking.data.formats.scienceqa import letter_of
 from balanced_thinking.data.formats.source import Record
 from balanced_thinking.evaluation.benchmarks.published.reading import Published, missing, question, texts
 from balanced_thinking.evaluation.question import Question
-from balanced_thinking.evaluation.rules import mathvista
+from balanced_thinking.evaluation.rules import digits_asked_for, mathvista
 
 
 def _read(record: Record, options: Options) -> Question:
@@ -28,6 +28,8 @@ def _read(record: Record, options: Options) -> Question:
             raise record.place.error(f"{answer!r} is none of the choices", field="answer")
         answer = letter_of(choices.index(answer), choices, record)
     facts = {name: fields.get(name) for name in ("answer_type", "precision")}
+    if not choices and facts["answer_type"] == "float" and digits_asked_for(facts["precision"]) is None:
+        raise record.place.error("must be the number of decimals", field="precision")
     return question(
         record.with_fields(fields | {"id": fields.get("pid", record.number)}),
         options,
@@ -47,4 +49,5 @@ BENCHMARK = Published(
     ("{split}.json", "data/{split}.json", "data/{split}-*.parquet", "{split}-*.parquet", "{split}.jsonl"),
     _read,
     {"mathvista": mathvista},
+    sizes={"testmini": 1000},
 )

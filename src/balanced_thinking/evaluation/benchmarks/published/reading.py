@@ -11,7 +11,7 @@ from typing import Any
 
 from balanced_thinking.core.answers import parse_number
 from balanced_thinking.data.example import AnswerKind, Example
-from balanced_thinking.data.formats.folders import stream_hub
+from balanced_thinking.data.formats.folders import check_whole, named_splits, stream_hub
 from balanced_thinking.data.formats.options import Notes, Options
 from balanced_thinking.data.formats.pictures import resolve_picture
 from balanced_thinking.data.formats.source import Record, numbered, read_file
@@ -23,6 +23,8 @@ CAP = 1024  # room for a trace; the stock tasks of lmms-eval allow 16 to 128 tok
 # For the readers of ``data.formats``: a benchmark needs no trace.
 READ = Options(None, None, "train", {}, False)
 _TRACES = ("lecture", "solution", "rationale")
+# Other names of the same split, where a benchmark has no split of that name itself.
+_ALIKE = {"dev": "val", "valid": "val", "validation": "val", "eval": "val", "training": "train", "testing": "test"}
 
 
 def _named_split(record: Record, _: Path | None) -> Any:
@@ -45,6 +47,7 @@ class Published:
         max_new_tokens: Generation cap, the same for all arms.
         split_of: The split of a record, by their names or ours, given where its pictures may be; None where only its
             file can tell.
+        sizes: Questions of a whole split, as published.
     """
 
     description: str
@@ -55,6 +58,7 @@ class Published:
     rules: Mapping[str, Rule] = field(default_factory=dict)
     max_new_tokens: int = CAP
     split_of: Callable[[Record, Path | None], Any] = _named_split
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
     def questions(self, split: str, source: str | None, options: Options = READ) -> Iterator[Question]:
         """The questions of a split from a folder or file of the user's, or from the hub.
@@ -67,20 +71,40 @@ class Published:
         if split not in self.splits:
             raise EvaluationError(f"there is no split {split!r}; take one of {', '.join(self.splits)}")
         records = self._of_the_hub(split) if source is None else self._of_the_user(split, Path(source))
+        if source is not None and options.image_root is None and Path(source).is_dir():
+            options = replace(options, image_root=Path(source))  # data/test.jsonl may name pictures from the top
         ids = Ids()
         for record in records:
             if record.fault is not None:
                 raise record.fault
-            own = self.split_of(record, options.image_root)
-            if own is not None and own not in (split, self.splits[split]) and own in _all_splits(self.splits):
+            if not self._belongs(record, split, options.image_root):
                 continue
             question = self.read(record, options)
             if question is not None:
                 yield _numbered(question, ids)
 
+    def _belongs(self, record: Record, split: str, root: Path | None) -> bool:
+        """Whether a record is of this split; one that names none is of the split of its file."""
+        own = self.split_of(record, root)
+        if own is None or own == "":
+            return True
+        named = self._canonical(own) if isinstance(own, str) else None
+        if named not in {*_ALIKE.values(), *self.splits}:
+            known = ", ".join({**dict.fromkeys(self.splits), **dict.fromkeys(("train", "val", "test"))})
+            raise record.place.error(f"{own!r} is no split", field="split", remedy=f"known are {known}")
+        return named == split
+
+    def _canonical(self, name: str) -> str:
+        """Our name of a split, by ours, theirs, or one that means the same."""
+        low = name.strip().lower()
+        theirs = {value: key for key, value in self.splits.items()}
+        return low if low in self.splits else theirs.get(low) or _ALIKE.get(low, low)
+
     def _of_the_user(self, split: str, folder: Path) -> Iterator[Record]:
         if not folder.exists():
             raise EvaluationError(f"{folder} does not exist; give the folder with the benchmark's files")
+        if folder.is_file():
+            self._check_name(split, folder)
         for file in [folder] if folder.is_file() else self._found(split, folder):
             empty = True
             for record in read_file(file):
@@ -101,8 +125,19 @@ class Published:
                 lacking = next((pattern for pattern, files in found.items() if not files), None)
                 if lacking is not None:
                     raise EvaluationError(f"{folder} holds a part of the benchmark only; {lacking} is missing")
-                return [file for files in found.values() for file in files]
+                chosen = [file for files in found.values() for file in files]
+                for home in dict.fromkeys(file.parent for file in chosen):
+                    check_whole([file for file in chosen if file.parent == home])
+                return chosen
         raise EvaluationError(f"{folder} holds none of the benchmark's files; looked for {', '.join(looked_for)}")
+
+    def _check_name(self, split: str, file: Path) -> None:
+        """Refuse a file that is called like another split only."""
+        called = [self._canonical(name) for name in named_splits(file.stem)]
+        if called and split not in called:
+            other = next((name for name in called if name in self.splits), None)
+            ask = f"ask for :{other}" if other else "rename it if it is not"
+            raise EvaluationError(f"{file} is called {called[0]}, and {split} is asked for; {ask}")
 
     def _of_the_hub(self, split: str) -> Iterator[Record]:
         name, config = self.hub
@@ -160,7 +195,7 @@ def listed(value: Any) -> Any:
     if isinstance(value, str) and value.strip().startswith("["):
         try:
             return ast.literal_eval(value)
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, RecursionError, MemoryError):  # the last two: brackets without end
             return value
     return value
 
@@ -179,7 +214,3 @@ def missing(record: Record, field_name: str) -> DataError:
 def _numbered(asked: Question, ids: Ids) -> Question:
     name = ids.own(asked.example.id)
     return asked if name == asked.example.id else replace(asked, example=replace(asked.example, id=name))
-
-
-def _all_splits(splits: Mapping[str, str]) -> set[str]:
-    return {"train", "val", "validation", "test", "testmini", *splits, *splits.values()}

@@ -28,7 +28,12 @@ def _files(config: str) -> tuple[str, ...]:
 
 
 ALL = Published(
-    "ScienceQA, all questions (test 4,241)", (_HUB, "ScienceQA-FULL"), _SPLITS, _files("ScienceQA-FULL"), _read
+    "ScienceQA, all questions (test 4,241)",
+    (_HUB, "ScienceQA-FULL"),
+    _SPLITS,
+    _files("ScienceQA-FULL"),
+    _read,
+    sizes={"test": 4241, "val": 4241, "train": 12_726},
 )
 WITH_PICTURE = Published(
     "ScienceQA, questions with a picture (test 2,017)",
@@ -36,4 +41,5 @@ WITH_PICTURE = Published(
     _SPLITS,
     _files("ScienceQA-IMG"),
     _with_picture,
+    sizes={"test": 2017, "val": 2097, "train": 6218},
 )
