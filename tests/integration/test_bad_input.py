@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from balanced_thinking.cli.main import main
 from balanced_thinking.data.records import to_trl_row
@@ -37,6 +38,11 @@ def missing_picture(folder, data):
     (folder / data[2]["images"][0]).unlink()
 
 
+def thin_picture(folder, data):
+    """A ruler, say: Qwen's processors refuse sides of more than 1 to 200."""
+    Image.new("RGB", (2000, 2)).save(folder / data[2]["images"][0])
+
+
 def two_pictures_one_mark(folder, data):
     data[2]["images"] = [data[2]["images"][0], data[1]["images"][0]]
 
@@ -61,6 +67,7 @@ FAULTS = {
     ),
     "unreadable picture": (unreadable_picture, "picture|image"),
     "missing picture": (missing_picture, "picture|image"),
+    "a line for a picture": (thin_picture, "the model's processor refuses a picture of 2000 x 2 "),
     "marks and pictures differ": (two_pictures_one_mark, "picture|image"),
     "picture token in the response": (
         lambda folder, data: data[2].update(
@@ -114,6 +121,28 @@ def test_a_faulty_record_is_named(tiny_folder, tmp_path, capsys, name):
     path.write_text("\n".join(map(json.dumps, data)) + "\n", encoding="utf-8")
     code = main(command(tiny_folder, path, tmp_path / "run"))
     check(capsys, code, path, tmp_path / "run", "tiny-0002", words)
+
+
+@pytest.mark.parametrize("verb", ["sft lazily", "grpo", "evaluate"])
+def test_a_picture_that_the_processor_refuses_is_named(tiny_folder, tmp_path, capsys, verb):
+    """Before, a traceback without record or file, of GRPO and evaluation and of rows that were not checked ahead."""
+    data = rows(tmp_path)
+    thin_picture(tmp_path, data)
+    path = tmp_path / "train.jsonl"
+    path.write_text("\n".join(map(json.dumps, data)) + "\n", encoding="utf-8")
+    told = command(tiny_folder, path, tmp_path / "run")
+    if verb == "sft lazily":
+        told += ["--scale_check", "lazy", "--per_device_train_batch_size", "4"]
+    elif verb == "grpo":
+        told = [*told[:-2], "--per_device_train_batch_size", "2", "--num_generations", "2"]
+        told[0] = "grpo"
+    else:
+        told = ["evaluate", "--model", str(tiny_folder), "--benchmark", str(path), "--output_dir", str(tmp_path / "e")]
+    assert main(told) == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "record tiny-0002" in line
+    assert "refuses a picture of 2000 x 2 (absolute aspect ratio" in line
+    assert line.endswith("; crop or pad it, or leave the row out")
 
 
 @pytest.mark.parametrize("where", ["b", "val"])

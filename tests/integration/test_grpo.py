@@ -17,9 +17,17 @@ from trl.data_utils import prepare_multimodal_messages
 
 from balanced_thinking.cli.grpo import parse
 from balanced_thinking.cli.main import main
+from balanced_thinking.data.example import Example
+from balanced_thinking.data.records import to_dataset
 from balanced_thinking.errors import ConfigError
 from balanced_thinking.training import rollouts
-from balanced_thinking.training.grpo import GRPO_PRESETS, SpreadWarning, StrictGRPOConfig, refuse_hidden_tags
+from balanced_thinking.training.grpo import (
+    GRPO_PRESETS,
+    SpreadWarning,
+    StrictGRPOConfig,
+    refuse_hidden_tags,
+    with_opened_pictures,
+)
 from balanced_thinking.training.rollouts import encode, roll_out
 from tiny import tiny_processor, tiny_tokenizer
 from trainers import flat, load, train
@@ -148,6 +156,14 @@ def test_pictures_reach_the_policy(tiny_folder, data, tmp_path, made_trainer):
             for values in (pixels, pixels.flip(0))
         )
     assert (shown - swapped).abs().max() > 1e-4
+
+
+def test_grpo_sees_pictures_as_sft_does():
+    """TRL's own way makes transparent parts black."""
+    image = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
+    example = Example("a", "s", (image,), "What?", None, "t", "x", "text")
+    (row,) = with_opened_pictures(to_dataset([example]))
+    assert row["images"][0].getpixel((0, 0)) == (255, 255, 255)
 
 
 def test_a_bare_adapter_is_merged_and_kl_has_its_reference(tiny_folder, tiny_rows, data, tmp_path, grpo):

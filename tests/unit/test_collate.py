@@ -237,7 +237,8 @@ def test_malformed_responses(processor):
 
 def test_lengths_are_counted_as_they_come_out(processor):
     from balanced_thinking.data.families import image_token_counter
-    from balanced_thinking.data.rowcheck import image_size, read_row
+    from balanced_thinking.data.images import image_size
+    from balanced_thinking.data.rowcheck import read_row
 
     collator, count = ScaleCollator(processor), image_token_counter(processor)
     for example in tiny_examples(6):

@@ -7,11 +7,13 @@ import sys
 import warnings
 import zlib
 
+import numpy
 import pytest
 from PIL import Image
 
 from balanced_thinking.core.segments import THINK_ANSWER
-from balanced_thinking.data.rowcheck import check_response, image_size, open_image, read_row
+from balanced_thinking.data.images import image_size, open_image, read_header
+from balanced_thinking.data.rowcheck import check_response, read_row
 from balanced_thinking.errors import DataError, SegmentError
 
 GOOD = "<think>a</think><answer>b</answer>"
@@ -325,9 +327,63 @@ def test_every_form_of_a_picture_is_read(format, tmp_path):
         assert abs(blue - 20) < 12
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "I;16", "F"])
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGBA", "CMYK", "YCbCr", "HSV", "LAB", "I;16"])
 def test_every_mode_becomes_rgb(mode):
     assert open_image(Image.new(mode, (3, 2)), record="r").mode == "RGB"
+
+
+def drawn(mode: str) -> Image.Image:
+    """Black ink of full opacity left, nothing in the middle (black, as most programs leave it), half of it right."""
+    image = Image.new("RGBA", (3, 1), (0, 0, 0, 0))
+    image.putpixel((0, 0), (0, 0, 0, 255))
+    image.putpixel((2, 0), (0, 0, 0, 128))
+    return image.convert(mode)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+@pytest.mark.parametrize("format", ["PNG", None])
+def test_transparent_pictures_are_shown_on_white(mode, format):
+    """Before, a transparent diagram was black on black."""
+    image = drawn(mode)
+    value = image
+    if format:
+        stream = io.BytesIO()
+        image.save(stream, format)
+        value = stream.getvalue()
+    left, middle, right = (open_image(value, record="r").getpixel((x, 0)) for x in range(3))
+    assert (left, middle) == ((0, 0, 0), (255, 255, 255))
+    assert right == (127, 127, 127)
+    assert read_header(value, record="r").transparent
+    assert not read_header(encoded((6, 4)), record="r").transparent
+
+
+def test_a_colour_of_a_palette_may_be_transparent():
+    image = Image.new("P", (2, 1), 0)
+    image.putpalette([0, 0, 0, 9, 9, 9])
+    image.putpixel((1, 0), 1)
+    stream = io.BytesIO()
+    image.save(stream, "GIF", transparency=0)
+    found = open_image(stream.getvalue(), record="r")
+    assert [found.getpixel((x, 0)) for x in range(2)] == [(255, 255, 255), (9, 9, 9)]
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF"])
+def test_sixteen_bits_are_scaled_to_eight(format):
+    """Before, everything above 255 of 65,535 was white."""
+    stream = io.BytesIO()
+    levels = numpy.array([[0, 255, 256, 32768, 65535]], dtype=numpy.uint16)
+    Image.fromarray(levels).save(stream, format)
+    image = open_image(stream.getvalue(), record="r")
+    assert [image.getpixel((x, 0))[0] for x in range(5)] == [0, 0, 1, 128, 255]
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_pixels_without_a_range_are_refused(mode):
+    stream = io.BytesIO()
+    Image.new(mode, (3, 2)).save(stream, "TIFF")
+    for read in (image_size, open_image):
+        with pytest.raises(DataError, match=rf"record r, field images: .*32 bits \(mode {mode}\).*; save it with 8 or"):
+            read(stream.getvalue(), record="r")
 
 
 def test_the_callers_picture_is_not_changed_or_closed():

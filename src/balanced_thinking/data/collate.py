@@ -12,8 +12,9 @@ import torch
 
 from balanced_thinking.core.segments import THINK_ANSWER, SegmentSpec, check_specs
 from balanced_thinking.data.batch import IGNORED, Batch
-from balanced_thinking.data.families import arranged, keep_saved_settings
-from balanced_thinking.data.rowcheck import Row, open_image, read_row
+from balanced_thinking.data.families import arranged, keep_saved_settings, refuse_sizes
+from balanced_thinking.data.images import open_image
+from balanced_thinking.data.rowcheck import Row, read_row
 from balanced_thinking.data.templates import (
     Rendered,
     TokenTargets,
@@ -110,6 +111,8 @@ class ScaleCollator:
         if self.pad_to_multiple_of:
             options["pad_to_multiple_of"] = self.pad_to_multiple_of
         pictures = [[open_image(image, record=row.id) for image in row.images] for row in rows]
+        for row, images in zip(rows, pictures, strict=True):
+            refuse_sizes(self.processor, [image.size for image in images], record=row.id)
         if any(pictures):
             options["images"] = arranged(self.processor, pictures)
         return dict(self.processor(text=texts, **options))  # type: ignore[return-value]

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from balanced_thinking.core.segments import SegmentSpec, check_specs
-from balanced_thinking.data.rowcheck import Row, check_response, image_size, read_row
+from balanced_thinking.data.images import image_size
+from balanced_thinking.data.rowcheck import Row, check_response, read_row
 from balanced_thinking.errors import ConfigError, DataError, SegmentError
 
 logger = logging.getLogger(__name__)
@@ -111,7 +112,7 @@ def check_rows(
     check = _Check(check_specs(segments), on_malformed, on_overflow, require_segments, max_length, count_tokens)
     count = min(total, limit)
     started = time.monotonic()
-    for index, row in enumerate(_with_bar(_rows(dataset, count), count, shown=progress)):
+    for index, row in enumerate(_with_bar(stored_rows(dataset, count), count, shown=progress)):
         check.look_at(row, index)
         if len(check.faults) == MAX_FAULTS:
             break
@@ -146,7 +147,7 @@ class _Check:
         try:
             row = read_row(raw, index=index)
             sizes = [image_size(image, record=row.id) for image in row.images]
-            length = None if self.count_tokens is None else self.count_tokens(row, sizes)
+            length = self._count(row, sizes)
         except DataError as error:
             self.faults.append((_fault_kind(error), error))
             return
@@ -156,6 +157,12 @@ class _Check:
         self.pictured += bool(row.images)
         if length is not None:
             self.lengths.append(length)
+
+    def _count(self, row: Row, sizes: list[tuple[int, int]]) -> int | None:
+        try:
+            return None if self.count_tokens is None else self.count_tokens(row, sizes)
+        except DataError as error:
+            raise error.at(record=row.id) from error
 
     def _malformed(self, row: Row) -> bool:
         """Whether the row is out for its segments."""
@@ -202,8 +209,9 @@ def _check_options(dataset: Any, on_malformed: str, on_overflow: str, limit: int
         raise ConfigError("a streamed data set has no length and cannot be checked ahead; set scale_check=lazy")
 
 
-def _rows(dataset: Any, count: int) -> Iterator[Mapping[str, Any]]:
-    """The first rows. A ``datasets.Dataset`` is read as it is stored, in which pictures stay encoded."""
+def stored_rows(dataset: Any, count: int | None = None) -> Iterator[Mapping[str, Any]]:
+    """The first ``count`` rows, or all. A ``datasets.Dataset`` is read as it is stored: its pictures stay encoded."""
+    count = len(dataset) if count is None else count
     stored = hasattr(dataset, "with_format") and hasattr(dataset, "select_columns")
     if not stored or dataset.format["type"] == "custom":
         # A user's own transform makes the rows, so only the data set itself can say what they are.

@@ -120,8 +120,26 @@ def arranged(processor: Any, pictures: Sequence[Sequence[Any]]) -> list[Any]:
     return [image for images in pictures for image in images]
 
 
+def refuse_sizes(processor: Any, sizes: Sequence[tuple[int, int]], *, record: str) -> None:
+    """Whether the family's processor takes pictures of these (width, height); Qwen's refuses one of 2000 x 2.
+
+    Raises:
+        DataError: names the record.
+    """
+    if hasattr(processor, "_get_num_multimodal_tokens"):
+        for width, height in sizes:
+            try:
+                _closed_form(processor, width, height)
+            except DataError as error:
+                raise error.at(record=record) from error
+
+
 def _closed_form(processor: Any, width: int, height: int) -> int:
-    return int(processor._get_num_multimodal_tokens(image_sizes=[(height, width)])["num_image_tokens"][0])
+    try:
+        return int(processor._get_num_multimodal_tokens(image_sizes=[(height, width)])["num_image_tokens"][0])
+    except ValueError as error:
+        message = f"the model's processor refuses a picture of {width} x {height} ({error})"
+        raise DataError(message, field="images", remedy="crop or pad it, or leave the row out") from error
 
 
 def _by_processing(processor: Any, width: int, height: int) -> int:

@@ -22,8 +22,8 @@ from balanced_thinking.data.formats.options import Notes, Options
 from balanced_thinking.data.formats.retell import renamed
 from balanced_thinking.data.formats.source import Record
 from balanced_thinking.data.formats.unread import note_fields, overlooked_pictures
+from balanced_thinking.data.images import plain_picture
 from balanced_thinking.data.prompts import build_completion, build_prompt
-from balanced_thinking.data.rowcheck import plain_picture
 from balanced_thinking.errors import ConfigError, DataError, SegmentError
 from balanced_thinking.runinfo import writing
 

@@ -1,32 +1,20 @@
 """One row of a training set in TRL's form, brought into one shape, and its faults.
 
-The trainer, the collator, the preview and the data check all read rows through ``read_row``, so that a row means the
+The trainer, the collator and the data check all read rows through ``read_row``, so that a row means the
 same everywhere and every fault has the same one line. Accepted is what TRL accepts: ``messages``, or ``prompt`` and
-``completion`` (as messages or as plain strings), with ``image``, ``images`` or neither. What it leaves out: whole data
-sets (``datacheck``), chat templates and tokens (``collate``).
+``completion`` (as messages or as plain strings), with ``image``, ``images`` or neither. What it leaves out: pictures
+themselves (``images``), whole data sets (``datacheck``), chat templates and tokens (``collate``).
 """
 
-import struct
-from base64 import b64decode
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from io import BytesIO
-from os import PathLike
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import Any
 
 from balanced_thinking.core.segments import SegmentSpec, scan_segments
 from balanced_thinking.errors import DataError, SegmentError
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
 ROLES = ("system", "user", "assistant", "tool")
-# Marks at the end of a whole file; without them the pixels are decoded to find out.
-_ENDS = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}
-_ORIENTATION = 0x0112
-_LONGEST = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,41 +165,6 @@ def check_response(row: Row, segments: Sequence[SegmentSpec], *, on_malformed: s
     return located
 
 
-def open_image(value: Any, *, record: str) -> "Image":
-    """The picture as RGB, turned upright by its EXIF orientation.
-
-    Args:
-        value: Path, encoded bytes, ``{"bytes", "path"}`` as ``datasets`` stores them, or a PIL image.
-        record: The row's id, for messages.
-
-    Raises:
-        DataError: the picture is missing or cannot be read.
-    """
-    from PIL import ImageOps
-
-    with _opened(value, record) as (image, _):
-        if _orientation(image) == 1:
-            return image.convert("RGB")
-        return ImageOps.exif_transpose(image).convert("RGB")
-
-
-def image_size(value: Any, *, record: str) -> tuple[int, int]:
-    """(width, height) of ``open_image(value)``, from the header alone.
-
-    A PNG or JPEG file that does not end as it should is decoded, so that a picture cut off half-way is found here and
-    not in the middle of training.
-
-    Raises:
-        DataError: the picture is missing or cannot be read.
-    """
-    with _opened(value, record) as (image, stream):
-        width, height = image.size
-        turned = _orientation(image) >= 5
-        if stream is not None and _looks_cut(image.format, stream):
-            image.load()
-    return (height, width) if turned else (width, height)
-
-
 def _conversation(messages: Any, images: Sequence[Any], place: Place, field: str) -> Row:
     turns, pictures = normalise_messages(messages, images, place=place, field=field)
     roles = [turn["role"] for turn in turns]
@@ -294,107 +247,6 @@ def _kind(value: Any) -> str:
     return "null" if value is None else type(value).__name__
 
 
-def plain_picture(value: Any) -> Any:
-    """A picture as bytes where it is encoded, in whatever they are wrapped; else its path or what else it is.
-
-    Raises:
-        DataError: a ``data:`` address whose content is not base64.
-    """
-    if isinstance(value, Mapping):
-        value = value["bytes"] if value.get("bytes") is not None else value.get("path")
-    if isinstance(value, str) and value.startswith("data:"):
-        try:
-            return b64decode(value.partition(",")[2], validate=True)
-        except ValueError as error:
-            raise DataError(
-                f"the picture {shortened(value)} is not base64", field="images", remedy="mend it"
-            ) from error
-    return bytes(value) if isinstance(value, bytearray | memoryview) else value
-
-
-def shortened(path: object) -> str:
-    """A path for a message; a picture written out as text would fill pages."""
-    text = str(path)
-    return text if len(text) <= _LONGEST else f"{text[:40]}.. ({len(text):,} characters)"
-
-
 def counted(number: int, what: str) -> str:
     """``no pictures``, ``1 picture``, ``2 pictures``."""
     return f"{number or 'no'} {what}{'' if number == 1 else 's'}"
-
-
-@contextmanager
-def _opened(value: Any, record: str) -> Iterator[tuple["Image", IO[bytes] | None]]:
-    """The picture, header read, and the stream it comes from; whatever fails until the end names the record."""
-    from PIL import Image
-
-    value = plain_picture(value)
-    if isinstance(value, Image.Image):
-        stream: IO[bytes] | None = None
-    elif isinstance(value, bytes):
-        stream = BytesIO(value)
-    elif isinstance(value, str | PathLike):
-        stream = open_file(value, record=record)
-    else:
-        remedy = "give a path, encoded bytes or a PIL image"
-        raise DataError(f"a picture cannot be {_kind(value)}", record=record, field="images", remedy=remedy)
-    try:
-        yield (value if stream is None else Image.open(stream), stream)
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
-        named = f" {value}" if isinstance(value, str | PathLike) else ""
-        message = f"the picture{named} cannot be read ({type(error).__name__}: {_reason(error)})"
-        remedy = "replace the picture, or leave the row out"
-        raise DataError(message, record=record, field="images", remedy=remedy) from error
-    finally:
-        if stream is not None:
-            stream.close()
-
-
-def open_file(path: str | PathLike, *, record: str) -> IO[bytes]:
-    """The encoded picture of a path, to be read.
-
-    Raises:
-        DataError: the picture is missing or cannot be opened.
-    """
-    if str(path).startswith(("http://", "https://")):
-        message, remedy = f"the picture {shortened(path)} is not on this machine", "download it and give its path"
-    else:
-        try:
-            return Path(path).open("rb")
-        except FileNotFoundError:
-            message = f"no such picture: {shortened(path)}"
-            remedy = "check the path, or the folder that it is relative to"
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or error
-            message, remedy = (
-                f"the picture {shortened(path)} cannot be opened ({reason})",
-                "check the file and its permissions",
-            )
-    raise DataError(message, record=record, field="images", remedy=remedy)
-
-
-def _reason(error: Exception) -> str:
-    """PIL names the stream object, which tells the user nothing."""
-    return "unknown or damaged file type" if "cannot identify image file" in str(error) else str(error)
-
-
-def _orientation(image: "Image") -> int:
-    """EXIF orientation 1 to 8, 1 being upright.
-
-    A PNG whose header has none is not searched further, since that would decode its pixels. PIL turns TIFF itself.
-    """
-    if image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info):
-        return 1
-    value = image.getexif().get(_ORIENTATION, 1)
-    return value if value in range(1, 9) else 1
-
-
-def _looks_cut(format_name: str | None, stream: IO[bytes]) -> bool:
-    end = _ENDS.get(format_name or "")
-    if end is None:
-        return False
-    position = stream.tell()
-    stream.seek(-len(end), 2)
-    whole = stream.read() == end
-    stream.seek(position)
-    return not whole

@@ -17,8 +17,8 @@ from typing import Any
 from balanced_thinking.core.answers import answers_match, check_reference, parse_response
 from balanced_thinking.core.segments import THINK_ANSWER, SegmentSpec
 from balanced_thinking.data.example import Example
+from balanced_thinking.data.images import image_size
 from balanced_thinking.data.prompts import build_prompt
-from balanced_thinking.data.rowcheck import image_size
 from balanced_thinking.errors import EvaluationError
 from balanced_thinking.evaluation.engine import Engine
 from balanced_thinking.evaluation.generation import Prompt, Response

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from balanced_thinking.core.segments import as_setting, parse_segments
+from balanced_thinking.data.images import open_image
 from balanced_thinking.data.prompts import render_question
-from balanced_thinking.data.rowcheck import open_image
 from balanced_thinking.errors import ConfigError
 from balanced_thinking.evaluation import rules
 from balanced_thinking.evaluation.benchmarks import ask, check_reading

@@ -21,8 +21,8 @@ from transformers import GenerationConfig
 
 from balanced_thinking.core.answers import inner_spans
 from balanced_thinking.core.segments import THINK_ANSWER, SegmentSpec, tags_of
-from balanced_thinking.data.families import refuse_own_marks
-from balanced_thinking.data.rowcheck import image_size, open_image
+from balanced_thinking.data.families import refuse_own_marks, refuse_sizes
+from balanced_thinking.data.images import image_size, open_image
 from balanced_thinking.data.templates import (
     adds_special_tokens,
     end_of_turn_ids,
@@ -234,11 +234,13 @@ def render_prompts(processor: Any, prompts: Sequence[Prompt], **template: Any) -
 
     Raises:
         ConfigError: the chat template is missing or refuses the prompt.
-        DataError: a prompt spells a picture's token itself.
+        DataError: a prompt spells a picture's token itself, or the processor refuses a picture of that shape.
     """
     texts = [render_prompt(processor, prompt.messages, **template) for prompt in prompts]
     for prompt, text in zip(prompts, texts, strict=True):
         refuse_own_marks(processor, text, pictures=len(prompt.images), record=prompt.id)
+        sizes = [image_size(image, record=prompt.id) for image in prompt.images]
+        refuse_sizes(processor, sizes, record=prompt.id)
     return texts
 
 

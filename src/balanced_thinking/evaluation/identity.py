@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from balanced_thinking.core.segments import SegmentSpec, as_setting
-from balanced_thinking.data.rowcheck import open_file, open_image, plain_picture
+from balanced_thinking.data.images import open_file, open_image, plain_picture
 from balanced_thinking.data.templates import tokenizer_of
 from balanced_thinking.evaluation.question import Question
 from balanced_thinking.runinfo import content_hash, weights_digest

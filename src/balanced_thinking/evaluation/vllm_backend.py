@@ -12,7 +12,7 @@ from typing import Any
 
 from balanced_thinking.core.segments import THINK_ANSWER, SegmentSpec
 from balanced_thinking.data.families import sees_crops
-from balanced_thinking.data.rowcheck import open_image
+from balanced_thinking.data.images import open_image
 from balanced_thinking.data.templates import adds_special_tokens, end_of_turn_ids, tokenizer_of
 from balanced_thinking.errors import EvaluationError
 from balanced_thinking.evaluation.generation import (

@@ -24,7 +24,9 @@ from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from balanced_thinking.core.segments import THINK_ANSWER, SegmentSpec, parse_segments, tags_of
-from balanced_thinking.data.families import refuse_own_marks
+from balanced_thinking.data.datacheck import stored_rows
+from balanced_thinking.data.families import refuse_own_marks, refuse_sizes
+from balanced_thinking.data.images import image_size, open_image
 from balanced_thinking.data.templates import prefilled, render_prompt, tokenizer_of
 from balanced_thinking.errors import CheckpointError, ConfigError
 from balanced_thinking.models.checkpoints import StrictResume, check_start
@@ -274,14 +276,33 @@ def refuse_hidden_tags(processor: Any, segments: Sequence[SegmentSpec] = THINK_A
 
 
 def check_prompts(processor: Any, dataset: Any, **template: Any) -> None:
-    """Whether each prompt holds the marks of its pictures alone, before the first completion; ``template`` as below.
+    """Whether each prompt holds the marks of its pictures alone, and the processor takes these, before the first
+    completion; ``template`` as below.
 
     Raises:
-        DataError: a prompt spells a picture's token itself.
+        DataError: a prompt spells a picture's token itself, or the processor refuses a picture of that shape.
     """
-    for row in dataset.select_columns(["id", "prompt"]):
+    for row in stored_rows(dataset):
+        record = row["id"]
         text = render_prompt(processor, row["prompt"], **template)
-        refuse_own_marks(processor, text, pictures=pictures_in(row["prompt"]), record=row["id"])
+        refuse_own_marks(processor, text, pictures=pictures_in(row["prompt"]), record=record)
+        sizes = [image_size(image, record=record) for image in row.get("images") or ()]
+        refuse_sizes(processor, sizes, record=record)
+
+
+def with_opened_pictures(dataset: Dataset) -> Dataset:
+    """The rows, whose pictures are opened as SFT and evaluation open them (``data.images``)."""
+    return dataset.with_transform(_opened)
+
+
+def _opened(batch: dict[str, Any]) -> dict[str, Any]:
+    if "images" not in batch:
+        return batch
+    named = batch.get("id") or ["?"] * len(batch["images"])
+    pairs = zip(named, batch["images"], strict=True)
+    return batch | {
+        "images": [[open_image(image, record=record) for image in images or ()] for record, images in pairs]
+    }
 
 
 def _mixespictures_in(dataset: Any) -> bool:

@@ -42,6 +42,7 @@ from balanced_thinking.training.grpo import (
     check_prompts,
     pictures_in,
     prefilled_tag,
+    with_opened_pictures,
 )
 from balanced_thinking.training.origins import Origins
 from balanced_thinking.training.rewards import load_rewards, try_rewards
@@ -290,8 +291,8 @@ def make_grpo_trainer(
         tower_frozen=grpo.freeze_vision_tower,
         rollouts=grpo.rollouts,
         segments=segments,
-        train_dataset=train.remove_columns("completion"),
-        eval_dataset=evaluation.remove_columns("completion") if evaluation is not None else None,
+        train_dataset=with_opened_pictures(train.remove_columns("completion")),
+        eval_dataset=None if evaluation is None else with_opened_pictures(evaluation.remove_columns("completion")),
         processing_class=processor,
         peft_config=_adapter(start, config, model, tower_frozen=grpo.freeze_vision_tower),
         quantization_config=get_quantization_config(model),

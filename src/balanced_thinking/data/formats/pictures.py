@@ -18,12 +18,14 @@ from urllib.parse import unquote
 
 from balanced_thinking.data.formats.options import Notes
 from balanced_thinking.data.formats.source import Record
-from balanced_thinking.data.rowcheck import image_size, normalise_messages, plain_picture, read_images, shortened
+from balanced_thinking.data.images import plain_picture, read_header, shortened
+from balanced_thinking.data.rowcheck import normalise_messages, read_images
 from balanced_thinking.errors import DataError
 
 # How base64 of PNG, JPEG, GIF and WebP begins; no path is like that and so long, and base64 throughout.
 _BASE64 = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR")
 _SHORTEST, _LONGEST_PATH = 64, 4096
+_QWENS_LARGEST_RATIO = 200
 
 
 def resolve_picture(
@@ -36,7 +38,7 @@ def resolve_picture(
         record: The record, for its place.
         image_root: Where relative paths are tried first.
         allow_outside: Whether a path may lead out of the folder of the data.
-        notes: Counts paths that could only be found with ``/`` for ``\\``.
+        notes: Counts paths that could only be found with ``/`` for ``\\``, and pictures that may surprise.
 
     Raises:
         DataError: no such picture, a path outside the data folder, or a picture that cannot be read.
@@ -48,10 +50,18 @@ def resolve_picture(
     if isinstance(value, str | os.PathLike):
         value = _find_either(os.fspath(value), record, image_root, allow_outside, notes)
     try:
-        image_size(value, record=record.place.record)
+        header = read_header(value, record=record.place.record)
     except DataError as error:
         raise error.at(file=record.file) from error
+    if notes is not None:
+        notes["a picture has transparent parts, which are shown on white"] += header.transparent
+        notes["a picture is over 200 times as long as wide, which Qwen's models refuse"] += too_long(header.size)
     return value
+
+
+def too_long(size: tuple[int, int]) -> bool:
+    """Whether one side is more than 200 times the other."""
+    return max(size) > _QWENS_LARGEST_RATIO * min(size)
 
 
 def given_pictures(record: Record, *, image_root: Path | None, allow_outside: bool) -> list[Any]:

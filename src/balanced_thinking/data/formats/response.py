@@ -11,8 +11,9 @@ from typing import Any
 from balanced_thinking.core.answers import check_reference, parse_number
 from balanced_thinking.core.segments import THINK_ANSWER, SegmentSpec, scan_segments
 from balanced_thinking.data.example import KINDS, AnswerKind
+from balanced_thinking.data.images import shortened
 from balanced_thinking.data.prompts import LETTERS
-from balanced_thinking.data.rowcheck import Place, shortened
+from balanced_thinking.data.rowcheck import Place
 from balanced_thinking.errors import DataError, EvaluationError, SegmentError
 
 ANSWER_FROM = ("tag", "boxed", "after_think", "field")
