@@ -258,6 +258,11 @@ def test_what_a_stage_would_refuse_is_refused_before_the_first(tiny_folder, tmp_
         ({"benchmarks": ["icnos"]}, "did you mean icons"),
         ({"benchmarks": [str(broken)]}, "broken.jsonl, record line 1, field completion: neither completion nor answer"),
         ({"recipe": {**good["recipe"], "dataset": "icns"}}, "arm sft: no benchmark and no data file is called 'icns'"),
+        (
+            {"recipe": {**good["recipe"], "dataset": "data/trian.jsonl"}},
+            "data/trian.jsonl: no such file; check the path",
+        ),
+        ({"evaluate": {"max_new_tokens": 8}}, "unknown key 'max_new_tokens'; it stands beside evaluate, not in it"),
         ({"recipe": {**good["recipe"], "max_steps": 0}}, "arm sft: max_steps must be at least 1, not 0"),
         ({"grpo": {**good["grpo"], "max_steps": 0}}, "arm sft+grpo: max_steps must be at least 1, not 0"),
         ({"models": ["tiny-qwen2_5vl"]}, "there is no model 'tiny-qwen2_5vl'; did you mean tiny-qwen2_5_vl?"),

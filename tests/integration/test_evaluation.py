@@ -48,6 +48,13 @@ def test_benchmarks_may_be_added_and_dropped(tiny_folder, files, tmp_path, monke
     assert json.loads((out / "metrics" / "two.json").read_text())["model"] == str(tiny_folder)
 
 
+def test_all_files_are_opened_before_the_first_is_scored(tiny_folder, files, tmp_path, capsys):
+    (tmp_path / "broken.jsonl").write_text('{"prompt": "How many?"}\n')
+    assert main(command(tiny_folder, tmp_path / "out", files[0], str(tmp_path / "broken.jsonl"))) == 2
+    assert "broken.jsonl, record line 1, field completion: neither" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_the_run_folder_adds_is_said_once_and_can_be_left_out(tiny_folder, files, tmp_path, capsys):
     model = tmp_path / "run"
     shutil.copytree(tiny_folder, model)

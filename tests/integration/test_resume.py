@@ -331,7 +331,7 @@ def test_a_loop_without_a_batch_is_not_finished(tiny_folder, tmp_path, capsys):
     [
         ({"use_peft": "true", "lora_target_modules": "no_such"}, "Target modules {'no_such'} not found"),
         ({"attn_implementation": "flash_attention_2"}, "doesn't seem to be installed; install it, or leave out"),
-        ({"eval_strategy": "steps"}, "you didn't pass an `eval_dataset`"),
+        ({"eval_strategy": "steps"}, "eval_strategy 'steps' needs rows to evaluate"),
         ({"optim": "adamw_bnb_8bit"}, "install `bitsandbytes`"),
         ({"deepspeed": "none.json"}, "'deepspeed"),
     ],

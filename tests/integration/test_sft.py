@@ -500,6 +500,35 @@ def test_no_rows_are_left_of_a_run_that_failed(tiny_folder, tmp_path, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0.png", "train.jsonl"]
 
 
+def test_lines_without_a_terminal_show_the_loss_of_their_own_step(tiny_folder, tmp_path, capfd):
+    """Before, each showed the loss of the log before, and the first none at all."""
+    row = {"prompt": "Q?", "completion": "<think>so</think><answer>1</answer>"}
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row | {"id": str(n)}) + "\n" for n in range(4)))
+    command = f"sft --model_name_or_path {tiny_folder} --dataset {tmp_path / 'train.jsonl'} --bf16 false --max_steps"
+    for steps, every in ((3, 1), (10, 4)):
+        run = tmp_path / f"run-{steps}"
+        assert main([*command.split(), str(steps), "--output_dir", str(run), "--logging_steps", str(every)]) == 0
+        said = re.findall(rf"step (\d+)/{steps}(.*)", capfd.readouterr().err)
+        assert [int(step) for step, _ in said] == list(range(1, steps + 1))
+        logged = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        losses = {entry["step"]: f"{entry['loss']:.3f}" for entry in logged if "loss" in entry}
+        for step, figures in said:
+            last = max((at for at in losses if at <= int(step)), default=None)
+            assert (f"loss {losses[last]} " in figures + " ") if last else not figures.strip()
+            assert ("(of step " in figures) == (last not in (None, int(step)))
+
+
+def test_a_training_without_a_folder_or_rows_to_evaluate_is_one_line(tiny_folder, tmp_path, capsys):
+    command = f"sft --model_name_or_path {tiny_folder} --dataset nothing.jsonl"
+    assert main(command.split()) == 2
+    assert "no run folder given; name one with --output_dir" in capsys.readouterr().err
+    assert main([*command.split(), "--output_dir", str(tmp_path / "run"), "--eval_strategy", "epoch"]) == 2
+    assert "eval_strategy 'epoch' needs rows to evaluate; set eval_fraction or eval_dataset" in capsys.readouterr().err
+    (tmp_path / "train.jsonl").write_text(json.dumps({"prompt": "Q?", "completion": "x", "images": ["no.png"]}))
+    assert main([*command.split()[:-1], str(tmp_path / "train.jsonl"), "--output_dir", str(tmp_path / "run")]) == 2
+    assert not (tmp_path / "run").exists(), "a run that failed before its first step leaves an empty folder"
+
+
 def test_a_run_says_what_it_trains_on_and_evaluates_what_it_holds_out(tiny_folder, tmp_path, capfd):
     """What was held out was never evaluated; a row of more than TRL's 1,024 tokens was refused; no loss was shown."""
     path = tmp_path / "train.jsonl"

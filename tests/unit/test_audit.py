@@ -56,8 +56,8 @@ def test_every_kind_of_fault_is_counted_and_named(folder, capsys):
     printed = capsys.readouterr()
     assert "10 records, 1 can be used, 9 cannot" in printed.out
     assert printed.err.strip().splitlines() == [
-        f"balanced: {path}: 9 of 10 records cannot be used; mend them, set on_missing or answer_from, or write a clean "
-        "copy with --fix"
+        f"balanced: {path}: 9 of 10 records cannot be used; see what is said of each kind above, or write a clean copy "
+        "without them with --fix"
     ]
 
 
@@ -72,7 +72,33 @@ def test_figures_by_hand(folder, capsys):
     # By content the copy is the same picture: rows 1 to 4 ask the same; row 3 has another answer.
     assert (found["repeated"], found["contradicting"], found["too_long"]) == (2, 1, 5)
     assert (found["pictures"], found["shared"]) == (2, 1)
-    assert f"1 of 2 pictures are in {test} too" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"1 of 2 pictures are in {test} too" in printed
+    assert "5 records have more than 15 characters of text; sft refuses such rows" in printed
+    assert "the answer is 7.1 % of what plain SFT trains: a token mean gives the trace 13 times its weight" in printed
+    _, alone = check(folder / "a.jsonl")  # what repeats does not depend on what else is asked
+    assert (alone["repeated"], alone["contradicting"], alone["pictures"]) == (2, 1, 2)
+
+
+def test_pictures_that_may_surprise_are_counted(folder, capsys):
+    Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(folder / "glass.png")
+    Image.new("RGB", (2000, 2)).save(folder / "line.png")
+    path = write(folder / "a.jsonl", *(row(n, image=f"{name}.png") for n, name in enumerate(("a", "glass", "line"))))
+    assert check(path)[0] == 0
+    printed = capsys.readouterr().out
+    assert "in 1 records a picture has transparent parts, which are shown on white" in printed
+    assert "in 1 records a picture is over 200 times as long as wide, which Qwen's models refuse" in printed
+
+
+def test_blank_lines_and_a_folder_that_is_none(folder, capsys):
+    (folder / "t.csv").write_text("image;question;reasoning;answer\na.png;Q?;so;yes\n;;;\n")
+    code, found = check(folder / "t.csv")
+    assert (code, found["records"], found["good"]) == (0, 1, 1)
+    assert "in 1 records nothing stands in any column" in capsys.readouterr().out
+    assert main(["check-data", str(folder / "t.csv"), "--image_root", str(folder / "imagse")]) == 2
+    assert f"image_root {folder / 'imagse'} is no folder; check the path" in capsys.readouterr().err
+    assert main(["check-data", str(folder / "t.csv"), "--tokenizer", "tiny-qwen2_5"]) == 2
+    assert "there is no model 'tiny-qwen2_5'; did you mean tiny-qwen2_5_vl?" in capsys.readouterr().err
 
 
 def test_tokens_of_a_preset_are_counted_without_torch(folder):

@@ -248,7 +248,7 @@ def test_segments_tell_one_evaluation_from_another(whole, folder, data, tmp_path
         ({"max_new_tokens": 7}, "max_new_tokens (6, now 7)"),
         ({"blank_images": True}, "blank_images (false, now true)"),
         ({"system_prompt": "Think."}, 'system_prompt (null, now "Think.")'),
-        ({"limit": 3}, "questions"),
+        ({"limit": 3}, "limit (null, now 3)"),
         ({"limit": 9}, "limit (null, now 9)"),
         ({"backend": "vllm"}, "backend"),
     ],
@@ -267,6 +267,8 @@ def test_another_model_is_refused_and_a_deleted_file_starts_anew(folder, data, t
         run(other, data, tmp_path, limit=2)
     (tmp_path / "predictions" / "shapes.jsonl").unlink()
     assert run(other, data, tmp_path, limit=2)["model"] != before["model"]
+    with pytest.raises(EvaluationError, match=r"was made with another limit \(2, now 3\); use another output_dir"):
+        run(other, data, tmp_path, limit=3)
     (tmp_path / "predictions" / "shapes.meta.json").unlink()
     with pytest.raises(EvaluationError, match=r"delete shapes\.jsonl"):
         run(other, data, tmp_path, limit=2)
@@ -377,7 +379,7 @@ def test_another_context_is_another_question(folder, data, tmp_path):
             (line,) = (tmp_path / "out/predictions/talk.jsonl").read_text().splitlines()
             assert json.loads(line)["context"] == [["user", "one"], ["assistant", "x"]]
         else:
-            with pytest.raises(EvaluationError, match="was made with another questions"):
+            with pytest.raises(EvaluationError, match=r"was made with other questions .its data file has"):
                 evaluate(folder, path, **given)
 
 
@@ -394,7 +396,7 @@ def moved(data, tmp_path):
 def test_other_pictures_are_another_evaluation(whole, folder, moved):
     """Figures of the first pictures once came back for the others; a folder that was only moved is the same."""
     assert run(folder, moved / "shapes.jsonl", whole[1]) == whole[0]
-    with pytest.raises(EvaluationError, match="was made with another pictures") as caught:
+    with pytest.raises(EvaluationError, match="was made with other pictures; use another") as caught:
         run(folder, moved / "shapes.jsonl", whole[1], reading={"image_root": str(moved / "other")})
     assert "\n" not in str(caught.value)
 
@@ -403,7 +405,7 @@ def test_another_template_is_another_evaluation(whole, folder, data, tmp_path):
     shutil.copytree(folder, tmp_path / "model")
     template = tmp_path / "model" / "chat_template.jinja"
     template.write_text(template.read_text() + "so: ")
-    with pytest.raises(EvaluationError, match="was made with another rendering"):
+    with pytest.raises(EvaluationError, match="was made with another chat template or other settings of the proc"):
         run(tmp_path / "model", data, whole[1])
 
 

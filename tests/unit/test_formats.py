@@ -316,19 +316,34 @@ def test_parquet_shards_are_one_data_set(folder):
     ("row", "hint"),
     [
         ({"promt": "Q?", "completion": TAGGED},
-         'did you mean prompt by promt? --columns \'{"prompt": "promt"}\'; known formats: '),
+         'did you mean prompt by promt? --columns \'{"prompt": "promt"}\'; a table has the columns image, question, '),
         ({"Question": "Q?", "anwser": "x", "id": 3},
          "did you mean question by Question and answer by anwser? --columns "
          '\'{"question": "Question", "answer": "anwser"}\''),
-        ({"frage": "Q?"}, "(columns: frage); known formats:"),
+        ({"frage": "Q?"}, "(columns: frage); a table has the columns image, question, reasoning and answer: say which"),
+        ({"question": "Q?", "reasoning": "r"}, "; a table needs answer too: say which column it is (--columns, "),
+        ({"bild": "a.png", "answer": "x"}, "; a table needs question too: say which column it is (--columns, "),
     ],
 )  # fmt: skip
 def test_columns_of_almost_our_names_are_named(folder, row, hint):
     with pytest.raises(DataError) as caught:
         load(folder, row)
     assert hint in str(caught.value)
-    ways = "name one (--dataset_format, in Python format=), or rename columns (--columns, in Python columns=)"
-    assert str(caught.value).endswith(ways)
+    assert "other formats (--dataset_format, in Python format=): llava-cot, share4o, " in str(caught.value)
+
+
+def test_a_stray_first_record_does_not_hide_the_form_of_the_others(folder):
+    """Before, the first record alone said what the whole file is, and the file was refused."""
+    good = {"question": "Q?", "reasoning": "r", "answer": "x"}
+    (folder / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ({"note": "by me"}, good, good)))
+    with pytest.raises(DataError, match=r"a.jsonl, record line 1, field answer: the answer is empty"):
+        list(load_examples(folder / "a.jsonl"))
+
+
+def test_lines_of_empty_cells_are_passed_over_and_counted(folder, caplog):
+    (folder / "a.csv").write_text("question;reasoning;answer\nQ?;r;x\n;;\nQ2?;r;y\n;;\n")
+    assert [example.answer for example in load_examples(folder / "a.csv")] == ["x", "y"]
+    assert "in 2 records nothing stands in any column, and they were passed over" in caplog.text
 
 
 # Faults ---------------------------------------------------------------------------------------------------------------
@@ -355,8 +370,12 @@ FAULTS = [
     ("m3cot", {"question": "Q?", "choices": ["x", "y"], "answer": "A", "rationale": None}, {}, "no reasoning trace"),
     ("iconqa", {"question": "Q?", "ques_type": "choose_img", "choices": ["c.png"], "answer": 0}, {}, "2 to 5"),
     ("visual-cot", {"image": ["a.png", "a.png###[1]"], "conversations": talk("Q?", "[1]")}, {}, "four turns"),
-    ("table", {"question": "Q?", "answer": None, "reasoning": "r"}, {}, "an answer must be text or a number, not null"),
-    ("table", {"question": None, "answer": "x", "reasoning": "r"}, {}, "field question: "),
+    ("table", {"question": "Q?", "answer": None, "reasoning": "r"}, {}, "field answer: the answer is empty; give it"),
+    ("table", {"question": "Q?", "answer": ["x"], "reasoning": "r"}, {}, "must be text or a number, not list"),
+    ("table", {"question": None, "answer": "x", "reasoning": "r"}, {}, "field question: is empty; fill it, or leave"),
+    ("table", {"question": "Q?", "answer": "y</answer> n", "reasoning": "r"}, {}, "field answer: the text holds </ans"),
+    ("table", {"question": "Q?", "answer": "y", "reasoning": "<think>"}, {}, "field reasoning: the text holds <think>"),
+    ("table", {"question": "Q?", "answer": "y", "reasoning": "r", "choices": "y;n"}, {}, "in one cell are parted by |"),
     ("table", {"question": "Q?", "answer": "x", "reasoning": 7}, {}, "field reasoning: must be text, not int"),
     ("table", {"question": "Q?", "answer": "x", "image": "a.png", "file_name": "a.png"}, {}, "both image and"),
     ("table", {"question": "Q?", "answer": "x", "choices": "[1"}, {}, "field choices: not a JSON list"),

@@ -210,7 +210,7 @@ def test_the_field_answer_as_text(value, text):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (None, "an answer must be text or a number, not null"),
+        (None, "the answer is empty; give it"),
         (True, "not bool"),
         (["a"], "not list"),
         ("", "the answer is empty"),

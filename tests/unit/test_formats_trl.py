@@ -497,7 +497,7 @@ def test_faults_name_file_record_and_remedy(folder, row, message):
 
 def test_the_field_must_be_there_when_asked_for(folder):
     line = fault(folder, {"prompt": "Q?", "completion": GOOD}, answer_from="field")
-    assert "field answer: an answer must be text or a number, not null" in line
+    assert "field answer: the answer is empty; give it" in line
 
 
 def test_a_later_row_of_another_shape_is_an_error_of_its_line(folder):
@@ -662,6 +662,7 @@ def test_a_trace_in_other_tags_is_not_left_out_silently(folder, caplog):
 
 
 def test_a_missing_picture_names_where_it_was_looked_for(folder):
+    (folder / "r").mkdir()
     line = fault(folder, {"id": "q7", "prompt": "Q?", "completion": GOOD, "image": "none.png"}, image_root=folder / "r")
     assert line.startswith(f"{folder / 'train.jsonl'}, record q7 (line 1), field images: no such picture: none.png")
     homes = [folder / "r", folder, folder / "r" / "train" / "q7", folder / "train" / "q7"]

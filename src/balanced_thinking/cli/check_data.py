@@ -40,7 +40,7 @@ def run(argv: Sequence[str]) -> int:
     _tell(found, options, copy)
     bad = sum(found.faults.values())
     if bad and not options.fix:
-        remedy = "mend them, set on_missing or answer_from, or write a clean copy with --fix"
+        remedy = "see what is said of each kind above, or write a clean copy without them with --fix"
         raise DataError(f"{bad:,} of {found.records:,} records cannot be used", file=options.dataset, remedy=remedy)
     if not found.good:
         raise DataError("no record can be used", file=options.dataset, remedy="see what is said above")
@@ -81,7 +81,7 @@ def _parse(argv: Sequence[str]) -> Any:
     parser.add_argument("--scale_segments", help="what responses consist of, as for sft: llava-cot, or JSON")
     parser.add_argument("--allow_outside", action="store_true", help="allow pictures outside the data's folder")
     parser.add_argument("--tokenizer", help="preset or model folder whose tokens are counted; unset: characters")
-    parser.add_argument("--max_length", type=_length, help="say how many records this length of text would cut")
+    parser.add_argument("--max_length", type=_length, help="say how many records are longer, without pictures")
     parser.add_argument("--test", help="another data file whose pictures must not be among these")
     parser.add_argument("--fix", help="write the good records to this .jsonl, and a list of the others beside it")
     parser.add_argument(
@@ -102,12 +102,14 @@ def _length(text: str) -> int:
 def _counter(tokenizer: str | None) -> Callable[[str], int] | None:
     if tokenizer is None:
         return None
-    from balanced_thinking.demo.presets import PRESETS, located
+    from balanced_thinking.demo.presets import PRESETS, located, resolve
     from balanced_thinking.errors import ConfigError
 
     folder: Path | None = Path(tokenizer)
     if tokenizer in PRESETS and not Path(tokenizer).is_dir():
         folder = located(tokenizer)
+    else:
+        resolve(tokenizer)  # a name that is almost a preset's
     if folder is None:
         # Half an hour of training is no way to count tokens.
         remedy = f"`balanced presets build {tokenizer}` makes it, or take tiny-qwen2_5_vl"
@@ -207,13 +209,15 @@ def _show_good(found: dict[str, Any], options: Any) -> None:
     Console(width=100, color_system=None).print(table)
     share = found["answer_share"]
     if share:
-        print(
-            f"the answer is {100 * share:.1f} % of what plain SFT trains: a token mean gives the trace "
-            f"{(1 - share) / share:.0f} times its weight"
-        )
+        ratio = (1 - share) / share
+        told = f": a token mean gives the trace {ratio:.0f} times its weight" if ratio >= 1.5 else ""
+        print(f"the answer is {100 * share:.1f} % of what plain SFT trains{told}")
     lines = (
         (found["without_think"], "records have no reasoning"),
-        (found["too_long"], f"records have more than {options.max_length} {found['unit']} of text and would be cut"),
+        (
+            found["too_long"],
+            f"records have more than {options.max_length} {found['unit']} of text; sft refuses such rows",
+        ),
         (found["repeated"], "records repeat an earlier one"),
         (found["contradicting"], "records repeat a question and its pictures with another answer"),
     )

@@ -81,7 +81,7 @@ def check_recipes(comparison: Any, *, source: str) -> None:
     from balanced_thinking.compare.plan import plan_stages
     from balanced_thinking.demo.presets import check_model_name
     from balanced_thinking.errors import ConfigError
-    from balanced_thinking.training.dataset import DataArguments
+    from balanced_thinking.training.dataset import DataArguments, check_present
     from balanced_thinking.training.grpo import GRPOArguments, StrictGRPOConfig
     from balanced_thinking.training.rewards import load_rewards
     from balanced_thinking.training.sft_config import ScaleSFTConfig
@@ -106,6 +106,7 @@ def check_recipes(comparison: Any, *, source: str) -> None:
                 data, grpo, config, _ = parse_grpo(dict(stage.recipe))
                 load_rewards(grpo.reward_funcs, max_completion_length=config.max_completion_length)
             _check_datasets([*data.names, *([data.eval_dataset] if data.eval_dataset else [])])
+            check_present(data)
         except ConfigError as error:
             raise ConfigError(f"{source}, arm {arm}: {error}") from error
 

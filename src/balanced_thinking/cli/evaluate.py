@@ -14,14 +14,14 @@ def run(argv: Sequence[str]) -> int:
     from balanced_thinking.core.segments import parse_segments
     from balanced_thinking.demo.presets import resolve
     from balanced_thinking.errors import ConfigError
-    from balanced_thinking.evaluation.benchmarks import ask, check_reading
+    from balanced_thinking.evaluation.benchmarks import ask, check_reading, open_first
     from balanced_thinking.evaluation.engine import Engine, check_running
     from balanced_thinking.evaluation.evaluate import evaluate
     from balanced_thinking.evaluation.trained import prompting, trained_segments
 
     reading = reading_of(options)
     check_reading(options.benchmark, reading)
-    names = [ask(benchmark, reading).name for benchmark in options.benchmark]  # all, before hours of the first
+    names = [ask(benchmark, reading).name for benchmark in options.benchmark]
     if doubled := {name for name in names if names.count(name) > 1}:
         raise ConfigError(f"two benchmarks are called {min(doubled)}; evaluate them into two folders")
     kwargs = mapping_of(options.chat_template_kwargs, name="chat_template_kwargs")
@@ -29,6 +29,8 @@ def run(argv: Sequence[str]) -> int:
     check_running(options.backend, options.dtype, backend_options or {})
     asked = parse_segments(options.scale_segments) if options.scale_segments else None
     _check_model(options)
+    for benchmark in options.benchmark:  # all, before hours of the first
+        open_first(benchmark, reading)
     model = str(resolve(options.model))  # after all checks: a preset that does not ship is built for half an hour
     output_dir = Path(options.output_dir or model)
     segments = asked or trained_segments(model)

@@ -6,9 +6,8 @@ from typing import Any
 
 def run(argv: Sequence[str]) -> int:
     """Train; exit code 0 when the run folder is complete."""
-    from balanced_thinking.cli.parsing import split_dry_run
+    from balanced_thinking.cli.parsing import check_named, split_dry_run
     from balanced_thinking.demo.presets import resolve
-    from balanced_thinking.errors import ConfigError
     from balanced_thinking.training.run import run_grpo
 
     dry, argv = split_dry_run(argv)
@@ -18,8 +17,7 @@ def run(argv: Sequence[str]) -> int:
         print("\n".join(dry_run(argv, parse, run_grpo)))
         return 0
     data, grpo, config, model = parse(argv)
-    if not model.model_name_or_path:
-        raise ConfigError("no model given; name one with --model_name_or_path (an SFT folder, a preset or a hub id)")
+    check_named(config, model, models="an SFT folder, a preset or a hub id")
     model.model_name_or_path = str(resolve(model.model_name_or_path))
     folder = run_grpo(data, grpo, config, model)
     print(f"{folder} is complete: the model, run.json, metrics.jsonl and README.md")

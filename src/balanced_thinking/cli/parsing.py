@@ -163,7 +163,11 @@ def parse_recipe(
         def error(self, message: str) -> NoReturn:
             raise ConfigError(f"{message} (see {prog} --help)")
 
-    parser = RecipeParser(types, prog=prog, allow_abbrev=False)
+    parser = RecipeParser(types, prog=prog, allow_abbrev=False, usage=f"{prog} [--config recipe.yaml] [--dry-run] ..")
+    parser.description = (
+        "--config FILE: a YAML recipe of the fields below, which the command line overrides; --dry-run: two real steps "
+        "on a tiny twin of the model's architecture, without a GPU"
+    )
     arguments: list[str] = []
     if isinstance(recipe, Mapping):
         file, values = "", dict(recipe)
@@ -206,6 +210,10 @@ def parse_training(
     defaults = dict(defaults or {})
     parsed = parse_recipe(types, recipe, defaults=defaults, **options)
     data, config = parsed[0], parsed[-2]
+    if config.eval_strategy != "no" and not (data.eval_fraction or data.eval_dataset):
+        raise ConfigError(
+            f"eval_strategy {config.eval_strategy.value!r} needs rows to evaluate; set eval_fraction or eval_dataset"
+        )
     if config.eval_strategy != "no" or not (data.eval_fraction or data.eval_dataset):
         return parsed
     # Below the user's own "no", so that one stays.
@@ -213,6 +221,18 @@ def parse_training(
     if hasattr(config, "num_generations"):  # TRL wants whole groups in a batch
         defaults["per_device_eval_batch_size"] = config.num_generations_eval or config.num_generations
     return parse_recipe(types, recipe, defaults=defaults, **options)
+
+
+def check_named(config: Any, model: Any, *, models: str) -> None:
+    """Refuse a training without a model, or without a run folder of its own.
+
+    Raises:
+        ConfigError: says what to give; ``models``: what a model may be.
+    """
+    if not model.model_name_or_path:
+        raise ConfigError(f"no model given; name one with --model_name_or_path ({models})")
+    if config.output_dir in (None, "trainer_output"):  # what transformers takes where none is given
+        raise ConfigError("no run folder given; name one with --output_dir (not trainer_output)")
 
 
 def _preset_name(arguments: Sequence[str], values: Mapping[str, Any], field: str, prog: str) -> str | None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from balanced_thinking.core.schedule import PRESETS
 from balanced_thinking.errors import ConfigError, EvaluationError
-from balanced_thinking.evaluation.benchmarks import ask, check_reading, file_name
+from balanced_thinking.evaluation.benchmarks import check_reading, file_name, open_first
 from balanced_thinking.evaluation.engine import check_running
 
 # What a comparison gives each stage by itself.
@@ -164,7 +164,9 @@ class Comparison:
             raise ConfigError(f"comparison: evaluate must be a mapping, not {self.evaluate!r}")
         for key in self.evaluate:
             if key not in _EVALUATE:
-                raise ConfigError(f"comparison: evaluate: unknown key {key!r}; {nearest(str(key), _EVALUATE)}")
+                beside = key in {item.name for item in dataclasses.fields(self)}
+                way = "it stands beside evaluate, not in it" if beside else nearest(str(key), _EVALUATE)
+                raise ConfigError(f"comparison: evaluate: unknown key {key!r}; {way}")
         for key in ("backend_options", "chat_template_kwargs"):
             if not isinstance(self.evaluate.get(key), Mapping | None):
                 raise ConfigError(f"comparison: evaluate: {key} must be a mapping, not {self.evaluate[key]!r}")
@@ -223,11 +225,9 @@ def check_benchmarks(comparison: Comparison) -> None:
         raise ConfigError(f"comparison: evaluate: {error}") from error
     for benchmark in comparison.benchmarks:
         try:
-            asked = ask(benchmark, comparison.reading)
+            open_first(benchmark, comparison.reading)
         except EvaluationError as error:
             raise ConfigError(f"comparison: {error}") from error
-        if Path(benchmark).exists():
-            next(iter(asked.load()), None)
 
 
 def nearest(word: str, known: Any) -> str:

@@ -23,7 +23,7 @@ from balanced_thinking.data.formats.pictures import given_pictures
 from balanced_thinking.data.formats.source import Record
 from balanced_thinking.data.formats.unread import overlooked_pictures
 from balanced_thinking.data.prompts import build_completion, render_question
-from balanced_thinking.data.records import open_records, read_example
+from balanced_thinking.data.records import open_records, read_example, without_blank
 from balanced_thinking.errors import DataError, SegmentError
 
 FIRST = 3  # records named per kind of fault
@@ -61,7 +61,7 @@ class Audit:
         too_long: Records whose text alone is longer than the length asked about.
         repeated: Good records whose question, pictures and response occurred before.
         contradicting: Good records whose question and pictures occurred before with another answer.
-        pictures: Different pictures: by their paths, or where another file was given, by their content.
+        pictures: Different pictures, by their content.
         shared: Of them, those that the other file shows too.
         records_in_other: Records of the other file, and ``unreadable_in_other``: those that could not be compared.
         first_in_other: Why the first of these could not.
@@ -136,7 +136,7 @@ def audit(
     others = _pictures_of(other, options) if other is not None else None
     found = Audit(str(path), name, reason, "characters" if count is None else "tokens")
     seen, pictures = _Seen(), set[bytes]()
-    for record in records:
+    for record in without_blank(records, found.notes):
         found.records += 1
         advance()
         try:
@@ -151,7 +151,7 @@ def audit(
             if left_out is not None:
                 left_out(record.place.record, kind, str(error))
             continue
-        keys = [picture_key(image, by_content=other is not None) for image in example.images]
+        keys = [picture_key(image) for image in example.images]
         pictures.update(keys)
         _count_good(found, example, seen.add(example, keys), count or len, max_length)
         if keep is not None:
@@ -180,11 +180,9 @@ def fault_kind(error: DataError) -> str:
     return next((kind for part, kind in _KINDS if part in error.message), f"unusable {error.field or 'record'}")
 
 
-def picture_key(image: Any, *, by_content: bool = True) -> bytes:
-    """A digest of a picture's file or pixels, equal for equal ones; of a file's path where content does not matter."""
+def picture_key(image: Any) -> bytes:
+    """A digest of a picture's file or pixels, equal for equal ones wherever they lie."""
     if isinstance(image, str | os.PathLike):
-        if not by_content:
-            return os.path.realpath(image).encode()
         with Path(image).open("rb") as file:
             return hashlib.file_digest(file, "blake2b").digest()[:16]
     data = image if isinstance(image, bytes) else image.tobytes()

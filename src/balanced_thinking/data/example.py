@@ -55,3 +55,18 @@ class Example:
     kind: AnswerKind
     context: tuple[Turn, ...] = ()
     response: str | None = None
+
+
+class Ids:
+    """Gives every id once: one that comes again gets ``#2``, ``#3``, ... appended, at the same cost each time."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, int] = {}
+
+    def own(self, name: str) -> str:
+        """``name``, or the first numbered form of it that was not given yet."""
+        number = self._last.get(name, 0) + 1
+        while (given := name if number == 1 else f"{name}#{number}") in self._last:
+            number += 1
+        self._last[name], self._last[given] = number, 1 if given != name else number
+        return given

@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from os import PathLike, fspath
@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from balanced_thinking.core.segments import THINK_ANSWER, SegmentSpec, parse_segments
-from balanced_thinking.data.example import AnswerKind, Example
-from balanced_thinking.data.formats import FORMATS, Format, choose_format, every_field
+from balanced_thinking.data.example import AnswerKind, Example, Ids
+from balanced_thinking.data.formats import FORMATS, Format, choose_format, every_field, sniffed
 from balanced_thinking.data.formats.folders import read_records
 from balanced_thinking.data.formats.options import Notes, Options
 from balanced_thinking.data.formats.retell import renamed
@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 _CHUNK = 500
 _UNSHOWN = ("video", "videos", "audio", "audios")
 _KEY_BYTES = 1 << 16
-_LOOKED_AT = 100  # records in which a column that is named must occur
+_LOOKED_AT = 100  # records in which a column that is named must occur, and one whose form is known
 NUMBERED = "the id occurred before and was numbered"
 
 
@@ -106,22 +106,32 @@ def open_records(path: Path, format: str | None, options: Options) -> tuple[str,
         ConfigError: an unknown format or column.
     """
     records = read_records(path)
-    head = _head(records, options.columns)
+    head = _head(records, options.columns, lambda record: format is not None or sniffed(record) is not None)
     if not head:
         raise DataError("the file holds no records", file=path, remedy="give at least one")
     whole = [record for record in head if record.fault is None]
     try:
         if not whole:
             raise DataError("no record can be read", file=path)
-        first = whole[0]
         _check_columns(options.columns, whole)
-        name, reason = choose_format(format, _renamed(first, options.columns))
+        renamed_whole = [_renamed(record, options.columns) for record in whole]
+        first = next((record for record in renamed_whole if sniffed(record)), renamed_whole[0])
+        name, reason = choose_format(format, first)
     except DataError:
         if head[0].fault is not None:
             raise head[0].fault from None
         raise
     reason = f"{reason}, and {first.remark}" if first.remark else reason
     return name, reason, (_renamed(record, options.columns) for record in chain(head, records))
+
+
+def without_blank(records: Iterable[Record], notes: Notes) -> Iterator[Record]:
+    """The records in whose columns anything stands; the others are counted."""
+    for record in records:
+        if record.blank:
+            notes["nothing stands in any column, and they were passed over"] += 1
+        else:
+            yield record
 
 
 def read_example(reader: Format, record: Record, options: Options, *, notes: Notes) -> Example:
@@ -145,14 +155,16 @@ def read_example(reader: Format, record: Record, options: Options, *, notes: Not
     return example
 
 
-def _head(records: Iterator[Record], columns: Mapping[str, str]) -> list[Record]:
-    """The records up to the first that can be read, and on to where each of ``columns`` was met in one of a hundred."""
-    taken, missing, whole = [], set(columns.values()), 0
+def _head(records: Iterator[Record], columns: Mapping[str, str], known: Callable[[Record], bool]) -> list[Record]:
+    """The records up to the first whose form is known, and on to where each of ``columns`` was met; of those that can
+    be read a hundred at most."""
+    taken, missing, whole, found = [], set(columns.values()), 0, False
     for record in records:
         taken.append(record)
         missing -= record.fields.keys()
         whole += record.fault is None
-        if whole and (not missing or whole == _LOOKED_AT):
+        found = found or (record.fault is None and known(_renamed(record, columns)))
+        if (found and not missing) or whole == _LOOKED_AT:
             break
     return taken
 
@@ -173,7 +185,7 @@ def _examples(
 ) -> Iterator[Example]:
     notes, skipped, ids, given = Notes(), Counter[str](), defaultdict[str, Ids](Ids), 0
     try:
-        for record in records:
+        for record in without_blank(records, notes):
             if record.fault is not None:
                 raise record.fault
             try:
@@ -204,21 +216,6 @@ def _renamed(record: Record, columns: Mapping[str, str]) -> Record:
     taken = set(columns.values())
     fields = {name: value for name, value in record.fields.items() if name not in taken}
     return record.with_fields(fields | {ours: record.fields.get(theirs) for ours, theirs in columns.items()})
-
-
-class Ids:
-    """Gives every id once: one that comes again gets ``#2``, ``#3``, ... appended, at the same cost each time."""
-
-    def __init__(self) -> None:
-        self._last: dict[str, int] = {}
-
-    def own(self, name: str) -> str:
-        """``name``, or the first numbered form of it that was not given yet."""
-        number = self._last.get(name, 0) + 1
-        while (given := name if number == 1 else f"{name}#{number}") in self._last:
-            number += 1
-        self._last[name], self._last[given] = number, 1 if given != name else number
-        return given
 
 
 def _with_own_id(example: Example, ids: Ids, notes: Notes) -> Example:

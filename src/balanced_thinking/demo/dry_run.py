@@ -57,7 +57,7 @@ def dry_run(
     changed = {name: value for name, value in _CHANGES.items() if _differs(parsed, name, value)}
     changed |= _of_the_machine(parsed) | _of_the_data(data)
     with tempfile.TemporaryDirectory() as folder:
-        replaced = changed | {"model_name_or_path": str(make_twin(family)), "output_dir": folder}
+        replaced = changed | {"model_name_or_path": str(make_twin(family)), "output_dir": f"{folder}/dry-run"}
         run(*parse([*arguments, *_as_options(replaced)]))
     said = ", ".join(f"{name} {' '.join(_texts(value))}" for name, value in changed.items())
     notes = ["your data are not on this machine and were NOT tried"] if "dataset" in changed else []

@@ -127,7 +127,7 @@ def evaluate(
             say(target.remark)
         asking = _Asking(cap, blank_images, *prompting(engine.model, system_prompt, chat_template_kwargs, say=say))
         identity = engine.identity | asked_identity(target.questions, segments) | asking.identity
-        ledger = _ledger(Path(output_dir), target, identity | {"limit": limit}, say)
+        ledger = _ledger(Path(output_dir), target, {"limit": limit} | identity, say)
         _score_anew(ledger, target, segments, say)
         advance([ledger.rows[i] for i in sorted(ledger.rows)])
         if left := [(i, asked) for i, asked in enumerate(target.questions) if i not in ledger.rows]:

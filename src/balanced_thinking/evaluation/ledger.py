@@ -79,9 +79,9 @@ class Ledger:
         for name in dict.fromkeys([*self.config, *before]):
             was, value = before.get(name), self.config.get(name)
             if was != value and not (was is None and name in _FINGERPRINTS):
+                other = _OTHER.get(name) or f"another {name} ({_short(was)}, now {_short(value)})"
                 raise EvaluationError(
-                    f"{self.path} was made with another {name} ({_short(was)}, now {_short(value)}); use "
-                    "another output_dir, or delete the file to evaluate anew"
+                    f"{self.path} was made with {other}; use another output_dir, or delete the file to evaluate anew"
                 )
         try:
             found = self.path.read_bytes()
@@ -132,6 +132,12 @@ def written(path: Path) -> AbstractContextManager[None]:
     return writing(path, "choose another output_dir, or mend it", error=EvaluationError)
 
 
+# What is told by a fingerprint, which says nothing to a reader.
+_OTHER = {
+    "questions": "other questions (its data file has changed, or the way it is read)",
+    "pictures": "other pictures",
+    "rendering": "another chat template or other settings of the processor",
+}
 # Files of versions that did not take these tell nothing of them, rather than that they are off.
 _FINGERPRINTS = ("pictures", "rendering")
 

@@ -90,7 +90,7 @@ class Console(TrainerCallback):
     def __init__(self, title: str) -> None:
         self.title, self.opening = title, ""
         self.text, self.evaluated = "", ""
-        self.said = 0
+        self.said, self.due, self.logged = 0, False, 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.bar = None
@@ -115,7 +115,10 @@ class Console(TrainerCallback):
             self.bar.update(self.task, completed=state.global_step, figures=self.text + self.evaluated)
         elif self.said < state.global_step * 10 // max(state.max_steps, 1) < 10:
             self.said = state.global_step * 10 // max(state.max_steps, 1)
-            self._print(state)
+            # The figures of this step come with its log, which is behind its end.
+            self.due = control.should_log
+            if not self.due:
+                self._print(state)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         logs = logs or {}
@@ -124,7 +127,16 @@ class Console(TrainerCallback):
             return
         shown = ["loss", "reward", *(key for key in logs if "scale/nll_" in key)]
         figures = [f"{key.removeprefix('scale/')} {float(logs[key]):.3f}" for key in shown if key in logs]
-        self.text = "  ".join(figures) or self.text
+        if not figures:
+            return
+        self.text, self.logged = "  ".join(figures), state.global_step
+        if not state.is_world_process_zero:
+            return
+        if self.bar is not None:
+            self.bar.update(self.task, figures=self.text + self.evaluated)
+        elif self.due:
+            self._print(state)
+        self.due = False
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         # The last step is shown here, since what it gave is logged after its end.
@@ -135,8 +147,9 @@ class Console(TrainerCallback):
             self._print(state)
 
     def _print(self, state: Any) -> None:
-        figures = f"step {state.global_step}/{state.max_steps}  {self.text}{self.evaluated}"
-        print(f"{self.title}: {figures}", file=sys.stderr, flush=True)
+        of = f"  (of step {self.logged})" if self.text and self.logged != state.global_step else ""
+        figures = f"step {state.global_step}/{state.max_steps}  {self.text}{of}{self.evaluated}"
+        print(f"{self.title}: {figures.rstrip()}", file=sys.stderr, flush=True)
 
 
 def _precision(args: Any, model: Any) -> str:

@@ -43,8 +43,8 @@ def write_card(folder: Path, run: dict[str, Any], history: Sequence[dict[str, An
         "```python",
         "from transformers import AutoModelForImageTextToText, AutoProcessor",
         "",
-        f'model = AutoModelForImageTextToText.from_pretrained("{folder.name}")',
-        f'processor = AutoProcessor.from_pretrained("{folder.name}")',
+        f'model = AutoModelForImageTextToText.from_pretrained("{folder}")',
+        f'processor = AutoProcessor.from_pretrained("{folder}")',
         "```",
         "",
         f"{stage.get('steps')} steps, {stage.get('tokens')} tokens, {stage.get('seconds', 0):.0f} seconds on "

@@ -9,7 +9,7 @@ import dataclasses
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +130,8 @@ def _run(
         done = _trained(data, config, segments, settings, known, make)
     finally:
         remove_data(folder)
+        with suppress(OSError):
+            folder.rmdir()  # of a run that failed before it wrote anything: what is not empty stays
     return done
 
 

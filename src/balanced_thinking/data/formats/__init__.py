@@ -73,14 +73,27 @@ def choose_format(name: str | None, record: Record) -> tuple[str, str]:
         if name not in FORMATS:
             raise ConfigError(f"data format {name!r} is unknown; choose one of {', '.join(FORMATS)}")
         return name, "it was asked for"
-    for known, candidate in FORMATS.items():
-        reason = candidate.sniff(record)
-        if reason:
-            return known, reason
+    if found := sniffed(record):
+        return found
     columns = ", ".join(map(str, record.fields)) or "none"
-    ways = "name one (--dataset_format, in Python format=), or rename columns (--columns, in Python columns=)"
-    remedy = f"{_near_columns(record)}known formats: {', '.join(FORMATS)}; {ways}"
+    remedy = f"{_near_columns(record)}{_table_columns(record)} (--columns, in Python columns=); other "
+    remedy += f"formats (--dataset_format, in Python format=): {', '.join(name for name in FORMATS if name != 'table')}"
     raise record.place.error(f"no known format has such records (columns: {columns})", remedy=remedy)
+
+
+def sniffed(record: Record) -> tuple[str, str] | None:
+    """(name, reason) of the first format that takes the record for its own; None where none does."""
+    reasons = ((name, candidate.sniff(record)) for name, candidate in FORMATS.items())
+    return next(((name, reason) for name, reason in reasons if reason), None)
+
+
+def _table_columns(record: Record) -> str:
+    """What a table lacks; most who come with columns of their own have one."""
+    there = [name for name in ("question", "answer") if name in record.fields]
+    if len(there) == 1:
+        lacking = "answer" if there == ["question"] else "question"
+        return f"a table needs {lacking} too: say which column it is"
+    return "a table has the columns image, question, reasoning and answer: say which of yours they are"
 
 
 def _near_columns(record: Record) -> str:

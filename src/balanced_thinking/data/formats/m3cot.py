@@ -27,7 +27,9 @@ def read(record: Record, options: Options, *, notes: Notes) -> Example:
     """
     fields = record.fields
     context, question, rationale = (record.text(name) for name in ("context", "question", "rationale"))
-    response = tagged(rationale, answer_text(fields.get("answer"), record.place), record, "rationale")
+    response = tagged(
+        rationale, answer_text(fields.get("answer"), record.place), record, "rationale", answer_field="answer"
+    )
     told = {
         "prompt": f"{context}\n{question}" if context and question else question,
         "completion": response,

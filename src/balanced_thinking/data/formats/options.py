@@ -19,7 +19,8 @@ class Options:
     """The options of ``records.load_examples``, checked.
 
     Raises:
-        ConfigError: an unknown ``answer_from`` or ``on_missing``, or columns that are not a mapping of names.
+        ConfigError: an unknown ``answer_from`` or ``on_missing``, columns that are not a mapping of names, or an
+            ``image_root`` that is no folder.
     """
 
     image_root: Path | None = None
@@ -36,6 +37,8 @@ class Options:
         ):
             if value not in known:
                 raise ConfigError(f"{name} must be one of {', '.join(known)}, not {value!r}")
+        if self.image_root is not None and not self.image_root.is_dir():
+            raise ConfigError(f"image_root {self.image_root} is no folder; check the path")
         check_specs(self.segments)
         if self.segments != THINK_ANSWER and self.answer_from not in (None, "tag", "field"):
             last = self.segments[-1].name

@@ -28,7 +28,7 @@ LIKE_THINK = (
 _LIKE_ANSWER = ("answer", "answers", "finalanswer", "result", "solution", "conclusion", "response", "output")
 # As in core.segments, no two runs in a row.
 _LEAD = re.compile(r"\s*(?:\*+\s*)?(?:final\s+)?answer\s*(?:\*+\s*)?:\s*\**", re.IGNORECASE)
-_LETTER = re.compile(r"[(\[]?\s*([A-Za-z])\s*[)\]]?\s*[.:]?")
+_LETTER = re.compile(r"[(\[]?\s*([A-Za-z])(?:\s*[)\]])?(?:\s*[.:])?")
 _LETTER_FIRST = re.compile(r"(?:[(\[]\s*([A-Za-z])\s*[)\]]|([A-Za-z])\s*[.:)])\s*(.+)", re.DOTALL)
 _BRACE = re.compile(r"\\boxed\{|[{}]")
 _DECIMAL = re.compile(r"[+\-\u2212]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?")
@@ -166,19 +166,18 @@ def clean_answer(text: str) -> str:
     return text[start:].strip()
 
 
-def answer_text(value: Any, place: Place) -> str:
-    """The field ``answer`` as text.
+def answer_text(value: Any, place: Place, *, field: str = "answer") -> str:
+    """The answer in a field as text.
 
     Raises:
         DataError: it is empty or neither text nor a number.
     """
-    if isinstance(value, bool) or not isinstance(value, str | int | float) or value != value:
-        kind = "null" if value is None else type(value).__name__
-        remedy = "give it as text or a number, or leave the row out"
-        raise place.error(f"an answer must be text or a number, not {kind}", field="answer", remedy=remedy)
-    text = clean_answer(str(value))
+    text = clean_answer("" if value is None else str(value))
     if not text:
-        raise place.error("the answer is empty", field="answer", remedy="give it, or leave the row out")
+        raise place.error("the answer is empty", field=field, remedy="give it, or leave the row out")
+    if isinstance(value, bool) or not isinstance(value, str | int | float) or value != value:
+        remedy = "give it as text or a number, or leave the row out"
+        raise place.error(f"an answer must be text or a number, not {type(value).__name__}", field=field, remedy=remedy)
     return text
 
 
@@ -231,6 +230,8 @@ def _letter(answer: str, choices: Sequence[str] | None, place: Place, *, named: 
     ):
         return letter
     among = f"the choices are {', '.join(map(repr, choices))}" if choices else "without choices it must be a letter"
+    if choices and len(choices) == 1:
+        among += " (several in one cell are parted by |, or a JSON list)"
     message = f"the answer {shortened(answer)!r} is none of the choices"
     raise place.error(message, field="answer", remedy=shortened(among))
 

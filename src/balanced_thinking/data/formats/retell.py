@@ -59,17 +59,19 @@ def own_answer(options: Options, format_name: str) -> Options:
     return replace(options, answer_from="tag")
 
 
-def tagged(think: str | None, answer: str, record: Record, field: str) -> str:
+def tagged(think: str | None, answer: str, record: Record, field: str, *, answer_field: str | None = None) -> str:
     """A response in our tags; without a trace the answer alone.
+
+    The trace stands in ``field``, and so does the answer if ``answer_field`` names no other.
 
     Raises:
         DataError: trace or answer hold a tag themselves, so that the response would be cut there.
     """
-    for text in (think or "", answer):
+    for text, where in ((think or "", field), (answer, answer_field or field)):
         inside = next((tag for tag in _TAGS if tag in text), None)
         if inside is not None:
             raise record.place.error(
-                f"the text holds {inside} itself", field=field, remedy="take the tag out of the text"
+                f"the text holds {inside} itself", field=where, remedy="take the tag out of the text"
             )
     trace = f"<think>{think.strip()}</think>" if think and think.strip() else ""
     return f"{trace}<answer>{answer.strip()}</answer>"

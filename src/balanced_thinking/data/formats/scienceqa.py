@@ -34,7 +34,9 @@ def read(record: Record, options: Options, *, notes: Notes) -> Example:
     letter = letter_of(fields.get("answer"), fields.get("choices"), record)
     told = {
         "prompt": f"Context: {hint}\n{question}" if hint else question,
-        "completion": tagged("\n\n".join(part for part in trace if part), letter, record, "solution"),
+        "completion": tagged(
+            "\n\n".join(part for part in trace if part), letter, record, "solution", answer_field="answer"
+        ),
         "image": fields.get("image") or None,
         "answer": None,
         "kind": "choice",

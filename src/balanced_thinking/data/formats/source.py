@@ -57,6 +57,11 @@ class Record:
         """The folder to which relative picture paths belong."""
         return self.file if self.file.is_dir() else self.file.parent
 
+    @property
+    def blank(self) -> bool:
+        """Whether it has columns, and nothing stands in any: tables often end with such lines."""
+        return bool(self.fields) and all(value is None or value == "" for value in self.fields.values())
+
     def text(self, name: str) -> str:
         """The text in a field, without outer white space; "" where it is absent.
 

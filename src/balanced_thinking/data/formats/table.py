@@ -36,9 +36,10 @@ def read(record: Record, options: Options, *, notes: Notes) -> Example:
     if len(filled) > 1:
         message = f"the row has both {filled[0]} and {filled[1]}"
         raise place.error(message, field=filled[1], remedy="keep one of the two columns")
+    answer = answer_text(fields.get("answer"), place)
     told: dict[str, Any] = {
         "prompt": fields.get("question"),
-        "completion": tagged(record.text("reasoning"), answer_text(fields.get("answer"), place), record, "reasoning"),
+        "completion": tagged(record.text("reasoning"), answer, record, "reasoning", answer_field="answer"),
         "answer": None,
         "image": None,
         "images": _several(fields[filled[0]], record, filled[0]) if filled else None,

@@ -113,6 +113,8 @@ def _messages(fields: dict[str, Any], place: Place) -> list[Any]:
             raise place.error(f"must be a list of messages, not {type(messages).__name__}", field="messages")
         return messages
     if fields.get("prompt") is None:
+        if "prompt" in fields:
+            raise place.error("is empty", field="prompt", remedy="fill it, or leave the row out")
         columns = ", ".join(name for name, value in fields.items() if value is not None) or "none"
         remedy = "give messages, or prompt and completion; columns renames columns"
         raise place.error(f"no prompt (filled columns: {columns})", field="prompt", remedy=remedy)

@@ -52,7 +52,7 @@ def _from_raw(record: Record, notes: Notes) -> str:
     behind = _ANSWER.split(rest)
     written = clean_answer(behind[-1]) if len(behind) > 1 else ""
     given = record.fields.get("gt")
-    given = None if given is None else answer_text(given, record.place)
+    given = None if given is None else answer_text(given, record.place, field="gt")
     if given is None and not written:
         raise no_answer(record, "ds_answer", "text behind **Answer:**, and gt is empty")
     answer = given if given is not None else written

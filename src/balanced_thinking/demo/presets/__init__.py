@@ -83,9 +83,7 @@ def check_model_name(name: str) -> None:
     """
     if name in PRESETS:
         return
-    near = difflib.get_close_matches(name, list(PRESETS), n=1, cutoff=0.85)
-    if near and not Path(name).exists():
-        raise ConfigError(f"there is no model {name!r}; did you mean {near[0]}?")
+    _refuse_near(name)
     from balanced_thinking.models.modeling import check_name
 
     check_name(name)
@@ -95,11 +93,21 @@ def resolve(name_or_path: str | Path) -> Path | str:
     """A preset's folder (built on first use if it does not ship); anything else is returned unchanged.
 
     An existing folder wins over a preset of the same name; an unknown name passes through as a hub id.
+
+    Raises:
+        ConfigError: a name that is almost a preset's.
     """
     preset = PRESETS.get(str(name_or_path))
+    _refuse_near(str(name_or_path))
     if preset is None or Path(name_or_path).is_dir():
         return name_or_path
     return located(preset.name) or build(preset.name)
+
+
+def _refuse_near(name: str) -> None:
+    near = difflib.get_close_matches(name, list(PRESETS), n=1, cutoff=0.85 if "/" in name else 0.75)
+    if near and name not in PRESETS and not Path(name).exists():
+        raise ConfigError(f"there is no model {name!r}; did you mean {near[0]}?")
 
 
 def located(name: str) -> Path | None:

@@ -138,6 +138,20 @@ def ask(benchmark: str | PathLike, reading: Mapping[str, Any] | None = None) -> 
     return Asked(file_name(text), DATA_FILE_CAP, {}, partial(_of_a_file, Path(text).resolve(), reading or {}))
 
 
+def open_first(benchmark: str | PathLike, reading: Mapping[str, Any] | None = None) -> Asked:
+    """As ``ask``; of what lies on this machine the first question is read, before hours of another benchmark.
+
+    Raises:
+        EvaluationError: as ``ask``.
+        DataError: what is wrong with the first question.
+    """
+    asked, text = ask(benchmark, reading), fspath(benchmark)
+    known, _, source = _parts(text)
+    if source is not None if known else is_here(text):
+        next(iter(asked.load()), None)
+    return asked
+
+
 def check_reading(benchmarks: Sequence[str | PathLike], reading: Mapping[str, Any]) -> None:
     """Refuse options of reading that none of the benchmarks takes.
 

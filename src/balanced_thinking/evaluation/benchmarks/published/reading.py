@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from balanced_thinking.core.answers import parse_number
-from balanced_thinking.data.example import AnswerKind, Example
+from balanced_thinking.data.example import AnswerKind, Example, Ids
 from balanced_thinking.data.formats.folders import check_whole, named_splits, stream_hub
 from balanced_thinking.data.formats.options import Notes, Options
 from balanced_thinking.data.formats.pictures import resolve_picture
 from balanced_thinking.data.formats.source import Record, numbered, read_file
-from balanced_thinking.data.records import Ids
 from balanced_thinking.errors import DataError, EvaluationError
 from balanced_thinking.evaluation.question import Question, Rule
 
@@ -163,10 +162,12 @@ def question(
     Its kind is ``choice`` where there are choices, ``number`` where all right answers are numbers, else ``text``.
 
     Raises:
-        DataError: no text, or a picture that is missing or unreadable.
+        DataError: no text, no answer, or a picture that is missing or unreadable.
     """
     if not isinstance(text, str) or not text.strip():
         raise record.place.error("is missing or empty, or no text", field="question")
+    if not answer.strip():
+        raise record.place.error("is empty", field="answer")
     pictures = tuple(
         resolve_picture(image, record, image_root=options.image_root, allow_outside=options.allow_outside)
         for image in images
