@@ -55,6 +55,18 @@ def test_all_files_are_opened_before_the_first_is_scored(tiny_folder, files, tmp
     assert not (tmp_path / "out").exists()
 
 
+def test_a_file_of_other_segments_is_opened_as_the_model_writes(tiny_folder, tmp_path, capsys):
+    (tmp_path / "own.jsonl").write_text(
+        json.dumps({"prompt": "Q?", "completion": "<plan>p</plan><final>0</final>"}) + "\n"
+    )
+    own = '[["plan", "<plan>", "</plan>"], ["final", "<final>", "</final>"]]'
+    told = command(tiny_folder, tmp_path / "a", str(tmp_path / "own.jsonl"))
+    assert main([*told, "--scale_segments", own]) == 0
+    shutil.copytree(tiny_folder, tmp_path / "run")
+    (tmp_path / "run" / "run.json").write_text(json.dumps({"config": {"scale_segments": json.loads(own)}}))
+    assert main(command(tmp_path / "run", tmp_path / "b", str(tmp_path / "own.jsonl"))) == 0
+
+
 def test_what_the_run_folder_adds_is_said_once_and_can_be_left_out(tiny_folder, files, tmp_path, capsys):
     model = tmp_path / "run"
     shutil.copytree(tiny_folder, model)

@@ -17,8 +17,6 @@ from trl.data_utils import prepare_multimodal_messages
 
 from balanced_thinking.cli.grpo import parse
 from balanced_thinking.cli.main import main
-from balanced_thinking.data.example import Example
-from balanced_thinking.data.records import to_dataset
 from balanced_thinking.errors import ConfigError
 from balanced_thinking.training import rollouts
 from balanced_thinking.training.grpo import (
@@ -26,7 +24,6 @@ from balanced_thinking.training.grpo import (
     SpreadWarning,
     StrictGRPOConfig,
     refuse_hidden_tags,
-    with_opened_pictures,
 )
 from balanced_thinking.training.rollouts import encode, roll_out
 from tiny import tiny_processor, tiny_tokenizer
@@ -158,12 +155,24 @@ def test_pictures_reach_the_policy(tiny_folder, data, tmp_path, made_trainer):
     assert (shown - swapped).abs().max() > 1e-4
 
 
-def test_grpo_sees_pictures_as_sft_does():
-    """TRL's own way makes transparent parts black."""
-    image = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
-    example = Example("a", "s", (image,), "What?", None, "t", "x", "text")
-    (row,) = with_opened_pictures(to_dataset([example]))
-    assert row["images"][0].getpixel((0, 0)) == (255, 255, 255)
+def test_grpo_sees_pictures_as_sft_does(tiny_folder, tmp_path, made_trainer, monkeypatch):
+    """TRL's own way makes transparent parts black. None is opened before it is asked for."""
+    from balanced_thinking.training import grpo as module
+
+    opened = []
+    original = module.open_image
+    monkeypatch.setattr(module, "open_image", lambda *a, **k: opened.append(1) or original(*a, **k))
+    lines = []
+    for number in range(32):
+        Image.new("RGBA", (16, 16), (0, 0, 0, 0)).save(tmp_path / f"{number}.png")
+        row = {"id": str(number), "prompt": f"Which colour, {number}?", "answer": "red", "images": [f"{number}.png"]}
+        lines.append(json.dumps(row) + "\n")
+    (tmp_path / "train.jsonl").write_text("".join(lines))
+    path = recipe(tmp_path, tiny_folder, tmp_path / "train.jsonl", max_steps=1, save_strategy="no", save_steps=500)
+    trainer = made_trainer("--config", path)
+    assert len(opened) < 32, "pictures were opened that no step needed"
+    assert trainer.train_dataset[0]["images"][0].getpixel((0, 0)) == (255, 255, 255)
+    assert module.prompts_of(trainer.train_dataset)[0] == trainer.train_dataset[0]["prompt"]
 
 
 def test_a_bare_adapter_is_merged_and_kl_has_its_reference(tiny_folder, tiny_rows, data, tmp_path, grpo):

@@ -527,6 +527,11 @@ def test_a_training_without_a_folder_or_rows_to_evaluate_is_one_line(tiny_folder
     (tmp_path / "train.jsonl").write_text(json.dumps({"prompt": "Q?", "completion": "x", "images": ["no.png"]}))
     assert main([*command.split()[:-1], str(tmp_path / "train.jsonl"), "--output_dir", str(tmp_path / "run")]) == 2
     assert not (tmp_path / "run").exists(), "a run that failed before its first step leaves an empty folder"
+    (tmp_path / "mine").mkdir()
+    told = [*command.split()[:-1], str(tmp_path / "train.jsonl"), "--output_dir"]
+    assert main([*told, str(tmp_path / "mine")]) == main([*told, str(tmp_path / "deep" / "run")]) == 2
+    assert (tmp_path / "mine").is_dir(), "a folder of the user's own is gone"
+    assert not (tmp_path / "deep").exists()
 
 
 def test_a_run_says_what_it_trains_on_and_evaluates_what_it_holds_out(tiny_folder, tmp_path, capfd):

@@ -10,6 +10,7 @@ import yaml
 from PIL import Image
 
 from balanced_thinking.core.segments import THINK_ANSWER, SegmentSpec
+from balanced_thinking.data.images import open_image
 from balanced_thinking.data.records import to_trl_row
 from balanced_thinking.errors import ConfigError, DataError
 from balanced_thinking.evaluation.benchmarks import BENCHMARKS
@@ -244,7 +245,8 @@ def test_rows_on_disk_are_those_in_memory(files, tmp_path):
     assert held_out is None
     assert on_disk.features == in_memory.features
     assert on_disk.remove_columns("images").to_list() == in_memory.remove_columns("images").to_list()
-    assert on_disk[1009]["images"][0].size == in_memory[1009]["images"][0].size
+    shown, other = (open_image(rows[1009]["images"][0], record="r") for rows in (on_disk, in_memory))
+    assert (shown.size, shown.tobytes()) == (other.size, other.tobytes())
     assert on_disk[3]["prompt"][0] == {"role": "system", "content": [{"type": "text", "text": "Think."}]}
 
 

@@ -1,5 +1,6 @@
 """Evaluation from a data file to metrics, resumed, refused and blanked, through a real tiny Qwen2.5-VL."""
 
+import hashlib
 import json
 import shutil
 import sys
@@ -15,9 +16,10 @@ from balanced_thinking.evaluation.benchmarks import BENCHMARKS, Benchmark
 from balanced_thinking.evaluation.engine import Engine
 from balanced_thinking.evaluation.evaluate import evaluate, find_benchmark, score
 from balanced_thinking.evaluation.generation import Generator, Response
-from balanced_thinking.evaluation.identity import model_identity
+from balanced_thinking.evaluation.identity import model_identity, pictures_identity
 from balanced_thinking.evaluation.metrics import decode_bits
 from balanced_thinking.evaluation.question import Question
+from balanced_thinking.runinfo import content_hash
 from tiny import tiny_examples, tiny_qwen2_5_vl
 
 CAP = 6
@@ -399,6 +401,16 @@ def test_other_pictures_are_another_evaluation(whole, folder, moved):
     with pytest.raises(EvaluationError, match="was made with other pictures; use another") as caught:
         run(folder, moved / "shapes.jsonl", whole[1], reading={"image_root": str(moved / "other")})
     assert "\n" not in str(caught.value)
+
+
+def test_pictures_that_were_shown_otherwise_are_other_pictures(moved):
+    """Transparent ones were black in earlier versions: what was answered then is no part of a figure now."""
+    made = {"RGB": "", "RGBA": " on white", "I;16": " scaled"}
+    for mode, how in made.items():
+        Image.new(mode, (4, 4)).save(moved / "picture.png")
+        data = (moved / "picture.png").read_bytes()
+        told = content_hash([hashlib.sha256(data).hexdigest() + how])
+        assert pictures_identity([("r", [data])]) == pictures_identity([("r", [moved / "picture.png"])]) == told
 
 
 def test_another_template_is_another_evaluation(whole, folder, data, tmp_path):

@@ -394,6 +394,11 @@ def test_splits_are_told_apart_however_they_are_called(tmp_path):
     with pytest.raises(EvaluationError, match=r"dev.parquet is called val, and test is asked for; ask for :val$"):
         list(ask(f"m3cot={tmp_path / 'dev.parquet'}").load())
     assert len(list(ask(f"m3cot:val={tmp_path / 'dev.parquet'}").load())) == 1
+    for stem in ("a_eval", "a_evaluation"):  # says nothing of a split
+        parquet(tmp_path, f"{stem}.parquet", [M3COT_ROW | {"image": encoded()}])
+        assert len(list(ask(f"m3cot={tmp_path}/{stem}.parquet").load())) == 1
+    parquet(tmp_path, "train_and_more.parquet", [M3COT_ROW | {"image": encoded(), "split": "test"}])
+    assert len(list(ask(f"m3cot={tmp_path / 'train_and_more.parquet'}").load())) == 1
     parquet(tmp_path, "train-00000-of-00001.parquet", [M3COT_ROW | {"image": encoded()}])
     with pytest.raises(EvaluationError, match=r"is called train, and test is asked for; rename it if it is not$"):
         list(ask(f"ai2d={tmp_path / 'train-00000-of-00001.parquet'}").load())
@@ -432,7 +437,7 @@ def test_iconqas_right_choice_on_the_hub_is_told_by_its_text(tmp_path):
             for told, answer in kinds["choose_txt"]]  # fmt: skip
     parquet(tmp_path, "rows.parquet", rows)
     assert [a.example.answer for a in ask(f"iconqa={tmp_path / 'rows.parquet'}").load()] == ["B", "B", "B", "B", "B"]
-    blank = row | {"ques_type": "fill_in_blank", "choices": "", "answer": None, "answers": ["3", "three", "3"]}
+    blank = row | {"ques_type": "fill_in_blank", "choices": "", "answer": None, "answers": ["3", "three ", "", None]}
     parquet(tmp_path, "blank.parquet", [blank])
     (found,) = ask(f"iconqa={tmp_path / 'blank.parquet'}").load()
     assert (found.example.answer, found.also) == ("3", ("three",))

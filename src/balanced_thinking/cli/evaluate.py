@@ -29,11 +29,11 @@ def run(argv: Sequence[str]) -> int:
     check_running(options.backend, options.dtype, backend_options or {})
     asked = parse_segments(options.scale_segments) if options.scale_segments else None
     _check_model(options)
+    segments = asked or trained_segments(options.model)  # of a preset they are think and answer
     for benchmark in options.benchmark:  # all, before hours of the first
-        open_first(benchmark, reading)
+        open_first(benchmark, {"segments": segments, **reading})
     model = str(resolve(options.model))  # after all checks: a preset that does not ship is built for half an hour
     output_dir = Path(options.output_dir or model)
-    segments = asked or trained_segments(model)
     system_prompt, template = prompting(model, options.system_prompt, kwargs, say=print)
     engine = Engine(model, options.backend, dtype=options.dtype, options=backend_options)
     for benchmark in options.benchmark:

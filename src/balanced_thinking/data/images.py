@@ -25,7 +25,7 @@ _ENDS = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}
 _ORIENTATION = 0x0112
 _LONGEST = 300
 _SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
-_WITHOUT_RANGE = ("I", "F")  # whole numbers of 32 bits and fractions: what is white is known to their makers alone
+_WITHOUT_RANGE = ("I", "F")  # signed whole numbers and fractions: what is white is known to their makers alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +34,13 @@ class Header:
 
     Attributes:
         size: (width, height) upright.
-        transparent: Whether it has transparency, which is shown on white.
+        transparent: Whether it has an alpha channel or a transparent colour, which is shown on white.
+        sixteen_bits: Whether its pixels are scaled to eight.
     """
 
     size: tuple[int, int]
     transparent: bool
+    sixteen_bits: bool
 
 
 def open_image(value: Any, *, record: str) -> "Image":
@@ -78,7 +80,8 @@ def read_header(value: Any, *, record: str) -> Header:
         turned = _orientation(image) >= 5
         if stream is not None and _looks_cut(image.format, stream):
             image.load()
-        return Header((height, width) if turned else (width, height), image.has_transparency_data)
+        size = (height, width) if turned else (width, height)
+        return Header(size, image.has_transparency_data, _has_sixteen_bits(image))
 
 
 def plain_picture(value: Any) -> Any:
@@ -162,13 +165,17 @@ def open_file(path: str | PathLike, *, record: str) -> IO[bytes]:
     raise DataError(message, record=record, field="images", remedy=remedy)
 
 
+def _has_sixteen_bits(image: "Image") -> bool:
+    return image.mode in _SIXTEEN_BITS or (image.mode == "I" and image.format == "PPM")  # PIL scales PGM to 65,535
+
+
 def _check_mode(image: "Image", record: str) -> None:
-    if image.mode in _WITHOUT_RANGE:
+    if image.mode in _WITHOUT_RANGE and not _has_sixteen_bits(image):
         raise DataError(
-            f"the picture has pixels of 32 bits (mode {image.mode}), which have no fixed black and white",
+            f"nothing says which values of the picture are black and white (mode {image.mode}: signed, or fractions)",
             record=record,
             field="images",
-            remedy="save it with 8 or 16 bits, or leave the row out",
+            remedy="save it with 8 or 16 bits without sign, or leave the row out",
         )
 
 
@@ -176,13 +183,17 @@ def _on_white(image: "Image") -> "Image":
     """The picture as RGB."""
     from PIL import Image as Pillow
 
-    if image.mode in _SIXTEEN_BITS:
+    if _has_sixteen_bits(image):
         import numpy
 
-        return Pillow.fromarray((numpy.asarray(image) >> 8).astype(numpy.uint8)).convert("RGB")
+        pixels = numpy.asarray(image)
+        grey = (pixels >> 8).astype(numpy.uint8)
+        if isinstance(clear := image.info.get("transparency"), int):
+            grey[pixels == clear] = 255
+        return Pillow.fromarray(grey).convert("RGB")
     if not image.has_transparency_data:
         return image.convert("RGB")
-    seen = image.convert("RGBA")
+    seen = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
     return Pillow.alpha_composite(Pillow.new("RGBA", seen.size, "white"), seen).convert("RGB")
 
 

@@ -59,7 +59,7 @@ def load_examples(
     Args:
         path: A file (JSON lines, JSON, parquet, CSV, TSV), a folder in one of the usual layouts, LLaMA-Factory's
             ``dataset_info.json:name``, or a hub id (``formats.folders`` lists them all).
-        format: A name in ``formats.FORMATS``; None finds out from the first record and logs which it took and why.
+        format: A name in ``formats.FORMATS``; None: that of the first record that any knows, logged with the reason.
         image_root: Folder in which relative picture paths are looked for first; then beside the data file, then in
             ``<split>/<id>/`` of both.
         answer_from: Where a response holds its answer: ``tag`` (in ``<answer>..</answer>``, the default), ``boxed``
@@ -199,8 +199,12 @@ def _examples(
             yield _with_own_id(example, ids[example.source], notes)
             if given == limit:
                 break
-    finally:
+    except Exception:
         _report(path, skipped, notes)
+        raise
+    _report(path, skipped, notes)  # not for one who leaves early: what was counted is not of the whole
+    if not given and not skipped:
+        raise DataError("nothing stands in any record", file=path, remedy="give at least one")
     if not given:
         remedy = "set answer_from or on_missing to suit the data"
         raise DataError(f"no record is left: all {skipped.total()} were skipped", file=path, remedy=remedy)
@@ -314,13 +318,15 @@ class DatasetWriter:
     Args:
         file: An Arrow file in which the rows lie, so that a data set of any size takes the memory of a few hundred
             rows; None: in memory.
+        decoded: Whether rows show their pictures as PIL images, as TRL takes them, or as they are stored.
 
     Attributes:
         count: Rows added so far.
     """
 
-    def __init__(self, file: Path | None = None) -> None:
+    def __init__(self, file: Path | None = None, *, decoded: bool = True) -> None:
         self.count, self._file, self._rows = 0, file, []  # type: int, Path | None, list[dict[str, Any]]
+        self._features = _features(decoded)
         self._parts: list[Dataset] = []
         self._stream: Any = None
 
@@ -349,7 +355,7 @@ class DatasetWriter:
         from datasets import Dataset
 
         try:
-            part = Dataset.from_list(self._rows, features=_features())
+            part = Dataset.from_list(self._rows, features=self._features)
         except UnicodeEncodeError as error:
             raise _half_character(self._rows) from error
         self._rows = []
@@ -375,7 +381,7 @@ def _half_character(rows: Iterable[Mapping[str, Any]]) -> DataError:
     return DataError(message, record=row["id"], remedy=remedy)
 
 
-def _features() -> "Features":
+def _features(decoded: bool) -> "Features":
     from datasets import Features, Image, List, Value
 
     text = Value("string")
@@ -385,7 +391,7 @@ def _features() -> "Features":
         "source": text,
         "prompt": messages,
         "completion": messages,
-        "images": List(Image()),
+        "images": List(Image(decode=decoded)),
         "answer": text,
         "kind": text,
         "choices": List(text),

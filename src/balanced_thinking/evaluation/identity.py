@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from balanced_thinking.core.segments import SegmentSpec, as_setting
-from balanced_thinking.data.images import open_file, open_image, plain_picture
+from balanced_thinking.data.images import open_file, open_image, plain_picture, read_header
 from balanced_thinking.data.templates import tokenizer_of
 from balanced_thinking.evaluation.question import Question
 from balanced_thinking.runinfo import content_hash, weights_digest
@@ -55,15 +55,21 @@ def pictures_identity(pictures: Iterable[tuple[str, Sequence[Any]]]) -> str | No
 def _digest(image: Any, record: str, files: dict[str, str]) -> str:
     value = plain_picture(image)
     if isinstance(value, bytes):
-        return hashlib.sha256(value).hexdigest()
+        return hashlib.sha256(value).hexdigest() + _shown(value, record)
     if not isinstance(value, str | PathLike):
         upright = open_image(value, record=record)
         return hashlib.sha256(f"{upright.size}".encode() + upright.tobytes()).hexdigest()
     path = fspath(value)
     if path not in files:
         with open_file(path, record=record) as file:
-            files[path] = hashlib.sha256(file.read()).hexdigest()
+            files[path] = hashlib.sha256(file.read()).hexdigest() + _shown(path, record)
     return files[path]
+
+
+def _shown(image: Any, record: str) -> str:
+    """How the bytes become pixels where earlier versions made others of them: transparent ones were black."""
+    header = read_header(image, record=record)
+    return " on white" * header.transparent + " scaled" * header.sixteen_bits
 
 
 def model_identity(model: Model) -> str:

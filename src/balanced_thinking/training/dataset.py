@@ -281,7 +281,8 @@ def _files(folder: Path) -> tuple[Path, Path]:
 def _read(
     data: DataArguments, segments: Sequence[SegmentSpec], files: Sequence[Path | None], origins: Origins
 ) -> tuple[Any, Any]:
-    kept, held_out = (DatasetWriter(file) for file in files)
+    # Not decoded by ``datasets``, which turns fewer pictures upright than ``images.open_image``.
+    kept, held_out = (DatasetWriter(file, decoded=False) for file in files)
     ids, on_both_sides, numbered, pictured = Ids(), 0, 0, 0
 
     def add(example: Example, writer: DatasetWriter) -> None:

@@ -15,7 +15,7 @@ What it leaves out: the run folder and the command (``training.run``), how compl
 
 import math
 import sys
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -306,7 +306,12 @@ def _opened(batch: dict[str, Any]) -> dict[str, Any]:
 
 
 def _mixespictures_in(dataset: Any) -> bool:
-    return isinstance(dataset, Dataset) and len({pictures_in(prompt) > 0 for prompt in dataset["prompt"]}) > 1
+    return isinstance(dataset, Dataset) and len({pictures_in(prompt) > 0 for prompt in prompts_of(dataset)}) > 1
+
+
+def prompts_of(dataset: Dataset) -> Iterable[Any]:
+    """The prompts alone: of rows whose pictures are opened when they are asked for, no picture is."""
+    return dataset.with_format(None).select_columns(["prompt"])["prompt"]
 
 
 def pictures_in(prompt: Any) -> int:

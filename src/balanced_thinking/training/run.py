@@ -42,6 +42,7 @@ from balanced_thinking.training.grpo import (
     check_prompts,
     pictures_in,
     prefilled_tag,
+    prompts_of,
     with_opened_pictures,
 )
 from balanced_thinking.training.origins import Origins
@@ -126,12 +127,14 @@ def _run(
         print(f"{folder} holds this run already, finished; nothing to do")
         return folder
     _check_inputs(data, settings["model_name_or_path"])
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
         done = _trained(data, config, segments, settings, known, make)
     finally:
         remove_data(folder)
-        with suppress(OSError):
-            folder.rmdir()  # of a run that failed before it wrote anything: what is not empty stays
+        with suppress(OSError):  # what is not empty stays
+            for place in made:  # of a run that failed before it wrote anything
+                place.rmdir()
     return done
 
 
@@ -284,7 +287,7 @@ def make_grpo_trainer(
         overlong_cache=grpo.overlong_cache,
         segments=segments,
     )
-    try_rewards(rewards, train[0], segments)
+    try_rewards(rewards, with_opened_pictures(train)[0], segments)
     start = merged_start(name, folder, config.model_init_kwargs | {"trust_remote_code": config.trust_remote_code})
     trainer = StrictGRPOTrainer(
         start,
@@ -317,7 +320,7 @@ def _show(trainer: Any, title: str) -> None:
 def _opening(trainer: Any) -> str:
     """Rows, pictures and longest row of a run, and when the rows that are held out are evaluated."""
     rows, held_out, args = trainer.train_dataset, trainer.eval_dataset, trainer.args
-    pictured = sum(pictures_in(prompt) > 0 for prompt in rows["prompt"])
+    pictured = sum(pictures_in(prompt) > 0 for prompt in prompts_of(rows))
     told = f"{len(rows)} rows, {pictured} with pictures"
     lengths = getattr(trainer, "row_lengths", None)
     told += f", the longest {max(lengths)} tokens" if lengths else ""

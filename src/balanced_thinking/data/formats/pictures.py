@@ -54,7 +54,7 @@ def resolve_picture(
     except DataError as error:
         raise error.at(file=record.file) from error
     if notes is not None:
-        notes["a picture has transparent parts, which are shown on white"] += header.transparent
+        notes["a picture has an alpha channel; what is transparent is shown on white"] += header.transparent
         notes["a picture is over 200 times as long as wide, which Qwen's models refuse"] += too_long(header.size)
     return value
 

@@ -94,10 +94,12 @@ def read(record: Record, options: Options, *, notes: Notes) -> Example:
     if other is not None and not answers_match(other, answer, kind=kind, choices=choices):
         pair = ("answer in the response", "column answer")
         notes["the {} differs from the {}, which was taken".format(*pair if by_field else pair[::-1])] += 1
+    seen = Notes()  # of this record, whatever number of its pictures
     found = [
-        resolve_picture(image, record, image_root=options.image_root, allow_outside=options.allow_outside, notes=notes)
+        resolve_picture(image, record, image_root=options.image_root, allow_outside=options.allow_outside, notes=seen)
         for image in images
     ]
+    notes.update({note: min(count, 1) for note, count in seen.items()})
     name = str(fields["id"]) if fields.get("id") is not None else f"{record.file.stem}-{record.number}"
     source = str(fields["source"]) if fields.get("source") is not None else record.file.stem
     question = split_choices(asked.text, choices)

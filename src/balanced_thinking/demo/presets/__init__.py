@@ -105,8 +105,8 @@ def resolve(name_or_path: str | Path) -> Path | str:
 
 
 def _refuse_near(name: str) -> None:
-    near = difflib.get_close_matches(name, list(PRESETS), n=1, cutoff=0.85 if "/" in name else 0.75)
-    if near and name not in PRESETS and not Path(name).exists():
+    near = difflib.get_close_matches(name, list(PRESETS), n=1, cutoff=0.75)
+    if near and "/" not in name and name not in PRESETS and not Path(name).exists():
         raise ConfigError(f"there is no model {name!r}; did you mean {near[0]}?")
 
 

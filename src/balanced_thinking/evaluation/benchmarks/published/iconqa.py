@@ -34,7 +34,8 @@ def _further(record: Record, example: Example) -> tuple[str, ...]:
     given = record.fields.get("answers")
     if example.choices or not isinstance(given, list | tuple):
         return ()
-    return tuple(dict.fromkeys(str(each) for each in given if each is not None and str(each) != example.answer))
+    texts = [str(each).strip() for each in given if each is not None]
+    return tuple(dict.fromkeys(text for text in texts if text and text != example.answer))
 
 
 def _of_the_hub(record: Record) -> Record:

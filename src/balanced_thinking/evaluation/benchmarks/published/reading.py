@@ -23,7 +23,7 @@ CAP = 1024  # room for a trace; the stock tasks of lmms-eval allow 16 to 128 tok
 READ = Options(None, None, "train", {}, False)
 _TRACES = ("lecture", "solution", "rationale")
 # Other names of the same split, where a benchmark has no split of that name itself.
-_ALIKE = {"dev": "val", "valid": "val", "validation": "val", "eval": "val", "training": "train", "testing": "test"}
+_ALIKE = {"dev": "val", "valid": "val", "validation": "val", "training": "train", "testing": "test"}
 
 
 def _named_split(record: Record, _: Path | None) -> Any:
@@ -72,21 +72,24 @@ class Published:
         records = self._of_the_hub(split) if source is None else self._of_the_user(split, Path(source))
         if source is not None and options.image_root is None and Path(source).is_dir():
             options = replace(options, image_root=Path(source))  # data/test.jsonl may name pictures from the top
-        ids = Ids()
+        ids, misnamed = Ids(), None if source is None else self._misnamed(split, Path(source))
         for record in records:
             if record.fault is not None:
                 raise record.fault
-            if not self._belongs(record, split, options.image_root):
+            belongs = self._belongs(record, split, options.image_root)
+            if belongs is None and misnamed:
+                raise EvaluationError(misnamed)
+            if belongs is False:
                 continue
             question = self.read(record, options)
             if question is not None:
                 yield _numbered(question, ids)
 
-    def _belongs(self, record: Record, split: str, root: Path | None) -> bool:
-        """Whether a record is of this split; one that names none is of the split of its file."""
+    def _belongs(self, record: Record, split: str, root: Path | None) -> bool | None:
+        """Whether a record is of this split; None for one that names none and is of the split of its file."""
         own = self.split_of(record, root)
         if own is None or own == "":
-            return True
+            return None
         named = self._canonical(own) if isinstance(own, str) else None
         if named not in {*_ALIKE.values(), *self.splits}:
             known = ", ".join({**dict.fromkeys(self.splits), **dict.fromkeys(("train", "val", "test"))})
@@ -102,8 +105,6 @@ class Published:
     def _of_the_user(self, split: str, folder: Path) -> Iterator[Record]:
         if not folder.exists():
             raise EvaluationError(f"{folder} does not exist; give the folder with the benchmark's files")
-        if folder.is_file():
-            self._check_name(split, folder)
         for file in [folder] if folder.is_file() else self._found(split, folder):
             empty = True
             for record in read_file(file):
@@ -130,13 +131,15 @@ class Published:
                 return chosen
         raise EvaluationError(f"{folder} holds none of the benchmark's files; looked for {', '.join(looked_for)}")
 
-    def _check_name(self, split: str, file: Path) -> None:
-        """Refuse a file that is called like another split only."""
-        called = [self._canonical(name) for name in named_splits(file.stem)]
-        if called and split not in called:
-            other = next((name for name in called if name in self.splits), None)
-            ask = f"ask for :{other}" if other else "rename it if it is not"
-            raise EvaluationError(f"{file} is called {called[0]}, and {split} is asked for; {ask}")
+    def _misnamed(self, split: str, file: Path) -> str | None:
+        """The fault of a file that is called like other splits only, which its records may know better."""
+        names = [] if file.is_dir() else [name for name in named_splits(file.stem) if not name.startswith("eval")]
+        called = [self._canonical(name) for name in names]
+        if not called or split in called:
+            return None
+        other = next((name for name in called if name in self.splits), None)
+        ask = f"ask for :{other}" if other else "rename it if it is not"
+        return f"{file} is called {called[0]}, and {split} is asked for; {ask}"
 
     def _of_the_hub(self, split: str) -> Iterator[Record]:
         name, config = self.hub
