@@ -349,16 +349,6 @@ def test_lines_of_empty_cells_are_passed_over_and_counted(folder, caplog):
         list(load_examples(folder / "b.csv"))
 
 
-def test_who_leaves_early_is_told_nothing_of_the_whole(folder, caplog):
-    Image.new("RGBA", (4, 4)).save(folder / "glass.png")
-    row = {"question": "Q?", "reasoning": "r", "answer": "x", "image": "glass.png"}
-    (folder / "a.jsonl").write_text((json.dumps(row) + "\n") * 3)
-    next(load_examples(folder / "a.jsonl"))
-    assert "alpha" not in caplog.text
-    list(load_examples(folder / "a.jsonl"))
-    assert "in 3 records a picture has an alpha channel" in caplog.text
-
-
 # Faults ---------------------------------------------------------------------------------------------------------------
 
 FAULTS = [

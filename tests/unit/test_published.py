@@ -19,7 +19,7 @@ from balanced_thinking.data.prompts import render_question
 from balanced_thinking.demo.presets.twins import build_twin
 from balanced_thinking.errors import DataError, EvaluationError
 from balanced_thinking.evaluation import rules
-from balanced_thinking.evaluation.benchmarks import ask, check_reading
+from balanced_thinking.evaluation.benchmarks import ask, check_reading, open_first
 from balanced_thinking.evaluation.benchmarks.published import PUBLISHED
 from balanced_thinking.evaluation.evaluate import find_benchmark
 from balanced_thinking.evaluation.question import Question
@@ -458,6 +458,16 @@ def test_halves_of_chartqa_are_named_where_they_are_told(tmp_path):
         parquet(tmp_path, f"{number}.parquet", [row | more])
     found = [next(iter(ask(f"chartqa={tmp_path / f'{n}.parquet'}").load())).example.source for n in range(len(told))]
     assert found == ["chartqa", "chartqa/human", "chartqa/augmented", "chartqa/human", "chartqa/human"]
+
+
+def test_who_opens_a_file_only_is_told_nothing_of_the_whole(tmp_path, caplog):
+    Image.new("RGBA", (4, 4)).save(tmp_path / "glass.png")
+    row = {"question": "Q?", "answer": "x", "image": "glass.png"}
+    (tmp_path / "a.jsonl").write_text((json.dumps(row) + "\n") * 3)
+    asked = open_first(tmp_path / "a.jsonl")
+    assert "alpha" not in caplog.text
+    assert len(list(asked.load())) == 3
+    assert caplog.text.count("in 3 records a picture has an alpha channel") == 1
 
 
 def test_cocos_number_may_be_a_text(tmp_path):

@@ -199,10 +199,8 @@ def _examples(
             yield _with_own_id(example, ids[example.source], notes)
             if given == limit:
                 break
-    except Exception:
+    finally:
         _report(path, skipped, notes)
-        raise
-    _report(path, skipped, notes)  # not for one who leaves early: what was counted is not of the whole
     if not given and not skipped:
         raise DataError("nothing stands in any record", file=path, remedy="give at least one")
     if not given:

@@ -4,8 +4,10 @@ To add an embedded one: a module beside this one with a ``load(split)``, and an 
 """
 
 import difflib
+import logging
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from os import PathLike, fspath
@@ -148,8 +150,20 @@ def open_first(benchmark: str | PathLike, reading: Mapping[str, Any] | None = No
     asked, text = ask(benchmark, reading), fspath(benchmark)
     known, _, source = _parts(text)
     if source is not None if known else is_here(text):
-        next(iter(asked.load()), None)
+        with _unreported():
+            next(iter(asked.load()), None)
     return asked
+
+
+@contextmanager
+def _unreported() -> Iterator[None]:
+    """Without what a reader that is left tells of all that it has read, which is one record here."""
+    reader = logging.getLogger("balanced_thinking.data.records")
+    reader.disabled = True
+    try:
+        yield
+    finally:
+        reader.disabled = False
 
 
 def check_reading(benchmarks: Sequence[str | PathLike], reading: Mapping[str, Any]) -> None:
