@@ -57,8 +57,10 @@ def run(argv: Sequence[str]) -> int:
         from balanced_thinking.compare.bench_step import StepBenchOptions, bench_step, format_step_table
         from balanced_thinking.demo.presets import resolve
 
-        given["model"] = str(resolve(given.get("model", "tiny-qwen2_5_vl")))
+        named = given.get("model", "tiny-qwen2_5_vl")
+        given["model"] = str(resolve(named))
         result = bench_step(StepBenchOptions(**{"kind": options.what, "dataset": "icons", **given}))
+        result["options"]["model"] = named  # where a preset lies is this machine's own
         print(format_step_table(result))
     if options.json:
         write_json(Path(options.json), result)
