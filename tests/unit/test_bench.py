@@ -4,10 +4,12 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 
 from balanced_thinking.cli.main import main
 from balanced_thinking.compare import bench, timing
 from balanced_thinking.compare.bench import LossBenchOptions, bench_loss, format_table
+from balanced_thinking.demo.presets.twins import build_twin
 from balanced_thinking.errors import ConfigError
 
 TINY = LossBenchOptions(rows=40, dim=16, vocab=300, pairs=3, warmup=1, memory=False, threads=1)
@@ -125,3 +127,17 @@ def test_reading_is_measured_for_every_arm_at_both_lengths(tmp_path, capsys):
 def test_options_that_cannot_be_meant_are_refused(options, message, capsys):
     assert main(["bench", *options]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_step_is_measured_and_its_model_named_as_it_was_given(tmp_path, capsys, monkeypatch):
+    """The folder of a preset is this machine's own, and of no use to a reader."""
+    monkeypatch.setattr("balanced_thinking.demo.presets.resolve", lambda name: build_twin("qwen2_5_vl", tmp_path / "m"))
+    Image.new("RGB", (28, 28), "red").save(tmp_path / "a.png")
+    row = {"question": "Which?", "reasoning": "Red it is.", "answer": "red", "image": "a.png"}
+    (tmp_path / "data.jsonl").write_text((json.dumps(row) + "\n") * 4)
+    asked = ["--model", "tiny-qwen2_5_vl", "--dataset", str(tmp_path / "data.jsonl"), "--rows", "2", "--pairs", "2"]
+    assert main(["bench", "sft", *asked, "--json", str(tmp_path / "sft.json")]) == 0
+    found = json.loads((tmp_path / "sft.json").read_text())
+    assert found["options"]["model"] == "tiny-qwen2_5_vl"
+    assert set(found["arms"]) == {"scale", "token_mean", "trl"}
+    assert "one SFT step" in capsys.readouterr().out
