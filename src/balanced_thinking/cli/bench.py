@@ -1,6 +1,7 @@
 """``balanced bench``: ratios against naive code and TRL, measured in one run."""
 
 from collections.abc import Sequence
+from typing import Any
 
 
 def run(argv: Sequence[str]) -> int:
@@ -54,14 +55,19 @@ def run(argv: Sequence[str]) -> int:
         result = bench_data(**given)
         print(format_data_table(result))
     else:
-        from balanced_thinking.compare.bench_step import StepBenchOptions, bench_step, format_step_table
-        from balanced_thinking.demo.presets import resolve
-
-        named = given.get("model", "tiny-qwen2_5_vl")
-        given["model"] = str(resolve(named))
-        result = bench_step(StepBenchOptions(**{"kind": options.what, "dataset": "icons", **given}))
-        result["options"]["model"] = named  # where a preset lies is this machine's own
-        print(format_step_table(result))
+        result = _bench_step(options.what, given)
     if options.json:
         write_json(Path(options.json), result)
     return 0
+
+
+def _bench_step(kind: str, given: dict[str, Any]) -> dict[str, Any]:
+    from balanced_thinking.compare.bench_step import StepBenchOptions, bench_step, format_step_table
+    from balanced_thinking.demo.presets import resolve
+
+    named = given.get("model", "tiny-qwen2_5_vl")
+    given["model"] = str(resolve(named))
+    result = bench_step(StepBenchOptions(**{"kind": kind, "dataset": "icons", **given}))
+    result["options"]["model"] = named  # where a preset lies is this machine's own
+    print(format_step_table(result))
+    return result
