@@ -123,12 +123,9 @@ def evaluate(
     target = find_benchmark(benchmark, limit=limit, reading={"segments": segments, **(reading or {})})
     cap = max_new_tokens or target.max_new_tokens
     with _shown(target, progress) as (advance, say):
-        if target.remark:
-            say(target.remark)
         asking = _Asking(cap, blank_images, *prompting(engine.model, system_prompt, chat_template_kwargs, say=say))
         identity = engine.identity | asked_identity(target.questions, segments) | asking.identity
-        ledger = _ledger(Path(output_dir), target, {"limit": limit} | identity, say)
-        _score_anew(ledger, target, segments, say)
+        ledger = _ledger(Path(output_dir), target, {"limit": limit} | identity, segments=segments, say=say)
         advance([ledger.rows[i] for i in sorted(ledger.rows)])
         if left := [(i, asked) for i, asked in enumerate(target.questions) if i not in ledger.rows]:
             shared: dict[str, Any] = {"segments": segments, "template": asking.template}
@@ -214,10 +211,22 @@ def _check(**counts: int | None) -> None:
             raise EvaluationError(f"{name} must be at least 1, got {count}")
 
 
-def _ledger(output_dir: Path, target: Target, config: dict[str, Any], say: Callable[[str], None]) -> Ledger:
+def _ledger(
+    output_dir: Path,
+    target: Target,
+    config: dict[str, Any],
+    *,
+    segments: Sequence[SegmentSpec],
+    say: Callable[[str], None],
+) -> Ledger:
+    """What is there already, scored by the rules of today; what must be said of the questions is said here, once."""
+    if target.remark:
+        say(target.remark)
     count, scores = len(target.questions), tuple(target.rules)
     config = config | {"benchmark": target.name}
-    return Ledger(output_dir, target.name, config=config, say=say, count=count, scores=scores)
+    ledger = Ledger(output_dir, target.name, config=config, say=say, count=count, scores=scores)
+    _score_anew(ledger, target, segments, say)
+    return ledger
 
 
 def _score_anew(ledger: Ledger, target: Target, segments: Sequence[SegmentSpec], say: Callable[[str], None]) -> None:
